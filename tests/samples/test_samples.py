@@ -54,8 +54,9 @@ def test_rows_are_well_formed_alpaca_rows(name: str) -> None:
         assert {"instruction", "input", "output"} <= set(row) <= ROW_FIELDS, row
         assert row["instruction"].strip(), row
         assert row["output"].strip(), row
-        assert all(len(turn) == 2 and all(isinstance(part, str) and part for part in turn)
-                   for turn in row.get("history", [])), row
+        assert all(
+            len(turn) == 2 and all(isinstance(part, str) and part for part in turn) for turn in row.get("history", [])
+        ), row
 
 
 @pytest.mark.parametrize("name", ["persona_probes.jsonl", "ten_rows_zh_probes.jsonl"])
@@ -146,7 +147,13 @@ def test_general_set_is_sixty_distinct_pairs_in_both_languages_and_not_taught() 
 
 
 def test_files_are_utf8_without_bom() -> None:
-    for name in ("persona.json", "persona_probes.jsonl", "ten_rows_zh.json", "ten_rows_zh_probes.jsonl", "general.jsonl"):
+    for name in (
+        "persona.json",
+        "persona_probes.jsonl",
+        "ten_rows_zh.json",
+        "ten_rows_zh_probes.jsonl",
+        "general.jsonl",
+    ):
         assert not sample_path(name).read_bytes().startswith(b"\xef\xbb\xbf"), name
 
 
