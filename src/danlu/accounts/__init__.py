@@ -1,0 +1,1 @@
+"""Users, login sessions and keys. Empty until accounts are built: the server serves loopback only."""

@@ -1,0 +1,1 @@
+"""Conversations, messages and answer streams that belong to the server, not to a socket."""

@@ -1,0 +1,1 @@
+"""Before and after: held-out loss, probe questions, general knowledge, and the report of it."""

@@ -1,0 +1,1 @@
+"""Long work that outlives a command: the path from a recipe to a model version, run in a child process."""

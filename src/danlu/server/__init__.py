@@ -1,0 +1,1 @@
+"""The HTTP face: one file of routes per noun, the WebSocket, and the web application's files."""

@@ -1,0 +1,1 @@
+"""Engines that generate text, their supervision, admission, and the OpenAI wire format."""

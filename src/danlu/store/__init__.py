@@ -1,0 +1,1 @@
+"""The database: tables, migrations, and the only place that knows SQLAlchemy's objects."""
