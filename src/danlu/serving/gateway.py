@@ -1,0 +1,300 @@
+"""The gateway of one model version: everything between a caller's messages and an engine's raw text.
+
+It renders the prompt once, the same for every engine; admits a bounded number of callers; watches the clock; stops
+the engine's work when the caller goes away; separates thinking from answer and applies stop strings. One event loop.
+Not for HTTP (``api`` and the server's routes) and not for users and quotas.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, Callable, Sequence
+from contextlib import aclosing, suppress
+from dataclasses import dataclass, replace
+from typing import Protocol
+
+from danlu.errors import EngineTimeoutError, TooLargeError, UsageError
+from danlu.models.messages import Message
+from danlu.serving.admission import Admission, Ticket
+from danlu.serving.answer import AnswerBuilder
+from danlu.serving.engine import (
+    Engine,
+    EngineFinish,
+    EnginePiece,
+    EngineRequest,
+    EngineState,
+    Finish,
+    GatewayEvent,
+    GenerationRequest,
+    Queued,
+    Started,
+    StateListener,
+)
+
+# No tokenizer in use has more characters a token than this on text that people write; longer inputs are refused
+# before they are tokenised, which would take seconds.
+_CHARACTERS_A_TOKEN = 64
+
+
+class PromptFormat(Protocol):
+    """What the gateway needs of ``danlu.models.chat_format.ChatFormat``."""
+
+    @property
+    def stop_ids(self) -> frozenset[int]:
+        """Tokens that end a turn."""
+        ...
+
+    @property
+    def stop_strings(self) -> tuple[str, ...]:
+        """Texts that end a turn, should an engine print them."""
+        ...
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Render a conversation, ready for the answer."""
+        ...
+
+    def opens_thinking(self, messages: Sequence[Message]) -> bool:
+        """Say whether the rendered prompt ends inside a think block."""
+        ...
+
+
+@dataclass(frozen=True)
+class Limits:
+    """Bounds of one gateway; all times in seconds.
+
+    Attributes:
+        queue: callers that may wait beyond those that run.
+        first_token: from the slot to the first token; reading a long prompt on a CPU takes minutes.
+        stall: without any sign of life from the engine once it has begun.
+        total: from the slot to the end of the answer.
+        ready: how long an admitted caller waits for an engine that is loading.
+    """
+
+    queue: int = 16
+    first_token: float = 300.0
+    stall: float = 60.0
+    total: float = 1800.0
+    ready: float = 120.0
+
+
+@dataclass(frozen=True)
+class GatewayHealth:
+    """A gateway's state at this moment."""
+
+    model_id: str
+    kind: str
+    engine: EngineState
+    running: int
+    waiting: int
+    capacity: int
+    queue: int
+    answers: int
+    tokens: int
+
+
+class Gateway:
+    """The one door to an engine.
+
+    Args:
+        engine: not started yet; the gateway owns it.
+        prompts: renders messages; None only for an engine on the ``chat`` wire, which renders itself.
+        limits: queue and times.
+        encoder: text → token ids without a template, for callers who write prompts themselves; None when the engine
+            does not take token ids.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        prompts: PromptFormat | None,
+        limits: Limits | None = None,
+        *,
+        encoder: Callable[[str], Sequence[int]] | None = None,
+    ) -> None:
+        self.engine = engine
+        self.prompts = prompts
+        self._encoder = encoder
+        self.limits = limits or Limits()
+        self._admission = Admission(engine.spec.slots, self.limits.queue)
+        self._rendering = asyncio.Lock()  # a tokenizer object is not for two threads at once
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._answers = 0
+        self._tokens = 0
+
+    @property
+    def model_id(self) -> str:
+        """Return the name the model is served under."""
+        return self.engine.spec.model_id
+
+    async def start(self) -> None:
+        """Begin to start the engine; does not wait until it is ready."""
+        await self.engine.start()
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Wait until the engine answers; see ``Engine.wait_ready`` for the errors."""
+        await self.engine.wait_ready(timeout)
+
+    async def stop(self, drain: float = 0.0) -> None:
+        """Stop the engine, after waiting at most ``drain`` seconds for answers under way."""
+        if drain > 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), drain)
+        await self.engine.stop()
+
+    def subscribe(self, listener: StateListener) -> Callable[[], None]:
+        """Call ``listener`` at every change of the engine's state; returns a function that ends it."""
+        return self.engine.subscribe(listener)
+
+    def health(self) -> GatewayHealth:
+        """Return the state at this moment; never waits for anything."""
+        return GatewayHealth(
+            model_id=self.model_id,
+            kind=self.engine.spec.kind,
+            engine=self.engine.state,
+            running=self._admission.running,
+            waiting=self._admission.waiting,
+            capacity=self._admission.slots,
+            queue=self.limits.queue,
+            answers=self._answers,
+            tokens=self._tokens,
+        )
+
+    async def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+        """Render a conversation as the engine will see it; empty for an engine that renders itself.
+
+        Raises:
+            TooLargeError: longer than the context, so that no answer would fit.
+        """
+        context = self.engine.spec.context
+        if sum(len(message.content) for message in messages) > context * _CHARACTERS_A_TOKEN:
+            raise TooLargeError("serving.prompt_too_long", tokens=f"> {context}", context=context)
+        if self.prompts is None:
+            return ()
+        async with self._rendering:
+            ids = tuple(await asyncio.to_thread(self.prompts.prompt_ids, messages))
+        self._check_room(ids)
+        return ids
+
+    async def encode(self, text: str) -> tuple[int, ...]:
+        """Return the token ids of a prompt without a chat template.
+
+        Raises:
+            TooLargeError: longer than the context.
+            UsageError: this engine takes conversations only.
+        """
+        if self._encoder is None:
+            raise UsageError("serving.no_raw_prompts", model=self.model_id)
+        if len(text) > self.engine.spec.context * _CHARACTERS_A_TOKEN:
+            raise TooLargeError(
+                "serving.prompt_too_long", tokens=f"> {self.engine.spec.context}", context=self.engine.spec.context
+            )
+        async with self._rendering:
+            ids = tuple(await asyncio.to_thread(self._encoder, text))
+        self._check_room(ids)
+        return ids
+
+    async def generate(self, request: GenerationRequest) -> AsyncGenerator[GatewayEvent, None]:
+        """Answer a request: any number of ``Queued``, ``Started``, any number of ``TextPiece``, ``Finish``.
+
+        Close the generator (``contextlib.aclosing``) or cancel the task that reads it, and the engine stops working on
+        the request; its slot is given to the next caller.
+
+        Raises:
+            TooLargeError: the prompt leaves no room for an answer.
+            BusyError: the queue is full (raised before the first event).
+            EngineError: the engine is down or broke off.
+            EngineTimeoutError: no first token, no sign of life, or no end in time.
+        """
+        engine_request = await self._prepare(request)
+        ticket = self._admission.enter()
+        begun, finished = time.monotonic(), False
+        self._idle.clear()
+        try:
+            while ticket.position > 0:
+                yield Queued(ticket.position, self._admission.eta(ticket.position))
+                await ticket.moved()
+            await self.engine.wait_ready(self.limits.ready)
+            begun = time.monotonic()
+            yield Started(len(engine_request.prompt_ids))
+            async with aclosing(self._run(engine_request)) as events:
+                async for event in events:
+                    if isinstance(event, Finish):
+                        finished = True
+                    yield event
+        finally:
+            self._leave(ticket, time.monotonic() - begun if finished else None)
+
+    async def _run(self, request: EngineRequest) -> AsyncGenerator[GatewayEvent, None]:
+        opened = self.prompts is not None and bool(request.messages) and self.prompts.opens_thinking(request.messages)
+        builder = AnswerBuilder(
+            prompt_tokens=len(request.prompt_ids),
+            thinking_opened=opened,
+            # Our own engines end at the right tokens by themselves, and the text of a turn's end may be quoted.
+            turn_ends=self.prompts.stop_strings if self.prompts and self.engine.spec.kind == "openai" else (),
+            stops=request.sampling.stop,
+        )
+        async with aclosing(self._watched(request)) as pieces:
+            async for piece in pieces:
+                if isinstance(piece, EnginePiece):
+                    text = builder.add(piece)
+                    self._tokens += piece.tokens
+                    if text is not None:
+                        yield text
+                    if not builder.ended:
+                        continue
+                rest = builder.close()
+                if rest is not None:
+                    yield rest
+                self._answers += 1
+                yield builder.finish(piece if isinstance(piece, EngineFinish) else None)
+                return
+
+    async def _watched(self, request: EngineRequest) -> AsyncGenerator[EnginePiece | EngineFinish, None]:
+        """The engine's stream under the three clocks."""
+        loop = asyncio.get_running_loop()
+        end = loop.time() + self.limits.total
+        first = loop.time() + self.limits.first_token
+        begun = alive = False
+        async with aclosing(self.engine.stream(request)) as pieces:
+            while True:
+                stall = loop.time() + self.limits.stall
+                # Before any sign of life only the first-token clock runs: not every engine reports its prefill.
+                deadline = min(end, first if not alive else stall, first if not begun else end)
+                try:
+                    async with asyncio.timeout_at(deadline):
+                        piece = await anext(pieces, None)
+                except TimeoutError as error:
+                    key = "serving.engine_too_long" if deadline == end else "serving.engine_silent"
+                    limit = self.limits.total if deadline == end else self.limits.first_token
+                    if deadline == stall:
+                        limit = self.limits.stall
+                    raise EngineTimeoutError(key, model=self.model_id, seconds=round(limit)) from error
+                if piece is None:
+                    return
+                alive = True
+                begun = begun or (isinstance(piece, EnginePiece) and piece.tokens > 0)
+                yield piece
+
+    async def _prepare(self, request: GenerationRequest) -> EngineRequest:
+        if request.prompt_ids is not None:
+            if self.engine.spec.wire == "chat":
+                raise UsageError("serving.no_raw_prompts", model=self.model_id)
+            ids = request.prompt_ids
+            self._check_room(ids)
+        else:
+            ids = await self.prompt_ids(request.messages)
+        room = self.engine.spec.context - len(ids)
+        sampling = replace(request.sampling, max_tokens=max(1, min(request.sampling.max_tokens, room)))
+        stop_ids = tuple(sorted(self.prompts.stop_ids)) if self.prompts is not None else ()
+        return EngineRequest(ids, request.messages, sampling, stop_ids)
+
+    def _check_room(self, ids: Sequence[int]) -> None:
+        if len(ids) >= self.engine.spec.context:
+            raise TooLargeError("serving.prompt_too_long", tokens=len(ids), context=self.engine.spec.context)
+
+    def _leave(self, ticket: Ticket, seconds: float | None) -> None:
+        self._admission.leave(ticket, seconds)
+        if self._admission.running == 0 and self._admission.waiting == 0:
+            self._idle.set()

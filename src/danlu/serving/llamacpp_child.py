@@ -1,0 +1,117 @@
+"""The child process of the ``llamacpp`` engine: llama.cpp's own HTTP server, through xllamacpp, on a loopback port.
+
+It lives in a process of its own because the library takes over signal handlers, keeps global state and aborts on an
+assertion. Its first line on stdout is ``{"port": N}`` or ``{"error": KEY, "params": {…}}``.
+Its key comes by environment. Not to be imported by anything.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import json
+import os
+import signal
+import sys
+import threading
+from pathlib import Path
+from urllib.parse import urlsplit
+
+from danlu.errors import DanluError, ModelError
+from danlu.processes import watch_parent
+from danlu.serving.cpu import require_features
+
+_KEY_VARIABLE = "DANLU_ENGINE_KEY"
+_CACHE_MIB = 256  # host memory for prompts that left their slot; llama.cpp's default is 8 GiB
+# Tokens between two looks at the connections: the prompt of a caller who left is dropped after so many tokens, and
+# other callers' answers go on in between.
+_BATCH = 128
+
+
+def main() -> None:
+    """Serve until SIGTERM or until the parent is gone."""
+    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)  # whatever native code prints goes to the log, not into the protocol
+    die_with_parent()
+    watch_parent()
+    arguments = _parser().parse_args()
+    try:
+        require_features()
+        url = _serve(arguments)
+    except DanluError as error:
+        print(json.dumps({"error": error.key, "params": error.params}, default=str), file=report, flush=True)
+        sys.exit(1)
+    print(json.dumps({"port": urlsplit(url).port}), file=report, flush=True)
+    report.close()
+    threading.Event().wait()
+
+
+def die_with_parent() -> None:
+    """Let the kernel end this process when the parent's end of stdin closes, on Linux.
+
+    ``watch_parent`` does the same everywhere, but needs the interpreter, which the library holds while
+    it loads weights.
+    """
+    if sys.platform != "linux":
+        return
+    import fcntl
+
+    with contextlib.suppress(OSError):
+        fcntl.fcntl(0, fcntl.F_SETOWN, os.getpid())
+        fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)  # SIGIO, whose default is to end
+
+
+def _serve(arguments: argparse.Namespace) -> str:
+    import xllamacpp
+
+    weights: Path = arguments.weights
+    if not weights.is_file():
+        raise ModelError("serving.weights_missing", path=str(weights))
+    parameters = xllamacpp.CommonParams()
+    parameters.model.path = str(weights)
+    parameters.model_alias = {arguments.model_id}
+    parameters.hostnames = ["127.0.0.1"]
+    parameters.port = 0
+    parameters.api_keys = [os.environ.pop(_KEY_VARIABLE)]
+    parameters.cors_origins = ""
+    parameters.cors_credentials = False
+    parameters.ui = False
+    parameters.endpoint_slots = True
+    parameters.n_parallel = arguments.slots
+    parameters.n_ctx = arguments.slots * arguments.context
+    parameters.kv_unified = False
+    parameters.n_batch = parameters.n_ubatch = _BATCH
+    parameters.cont_batching = True
+    parameters.cache_ram_mib = _CACHE_MIB
+    parameters.ctx_shift = False
+    parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = arguments.threads
+    parameters.n_threads_http = arguments.slots + 4
+    parameters.warmup = True
+    parameters.fit_params = False
+    parameters.verbosity = 2
+    global _server
+    try:
+        _server = xllamacpp.Server(parameters)
+    except RuntimeError as error:
+        raise ModelError("serving.weights_refused", path=str(weights), reason=str(error)) from error
+    # The library has put its own handlers in place, which end slowly; this process has nothing to save.
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    url: str = _server.listening_address
+    return url
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="danlu.serving.llamacpp_child")
+    parser.add_argument("--weights", type=Path, required=True)
+    parser.add_argument("--context", type=int, required=True)
+    parser.add_argument("--slots", type=int, required=True)
+    parser.add_argument("--threads", type=int, required=True)
+    parser.add_argument("--model-id", required=True)
+    return parser
+
+
+_server = None
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,164 @@
+"""Which name is answered by which engine; start, replace without a dropped answer, stop. One event loop.
+
+Names whose engine specs are equal share one engine and its queue. Not for what an assistant is (the database).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from danlu.errors import NotFoundError
+from danlu.serving.engine import EngineSpec, EngineState
+from danlu.serving.gateway import Gateway, Limits
+from danlu.serving.served import ServedModel, make_gateway
+
+_log = logging.getLogger(__name__)
+
+RegistryListener = Callable[[str, EngineState], None]
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A served name and its door."""
+
+    served: ServedModel
+    gateway: Gateway
+
+
+class GatewayRegistry:
+    """All served names of this process.
+
+    Args:
+        limits: for every gateway.
+        drain: seconds that a replaced engine may take for the answers under way.
+    """
+
+    def __init__(self, limits: Limits | None = None, *, drain: float = 600.0) -> None:
+        self._limits = limits
+        self._drain = drain
+        self._entries: dict[str, Entry] = {}
+        self._gateways: dict[EngineSpec, Gateway] = {}
+        self._listeners: list[RegistryListener] = []
+        self._retiring: set[asyncio.Task[None]] = set()
+        self._default: str | None = None
+        self._changing = asyncio.Lock()
+
+    def names(self) -> list[str]:
+        """Return the served names, in the order they were added."""
+        return list(self._entries)
+
+    def get(self, name: str | None = None) -> Entry:
+        """Return what is served under ``name``; the default (the first served) when None or empty.
+
+        Raises:
+            NotFoundError: nothing is.
+        """
+        entry = self._entries.get(name or self._default or "")
+        if entry is None:
+            raise NotFoundError("serving.unknown_model", name=name or "", names=", ".join(self._entries) or "–")
+        return entry
+
+    def make_default(self, name: str) -> None:
+        """Answer with ``name`` where callers name no model.
+
+        Raises:
+            NotFoundError: it is not served.
+        """
+        self._default = self.get(name).served.name
+
+    def subscribe(self, listener: RegistryListener) -> Callable[[], None]:
+        """Call ``listener(name, state)`` when the engine behind a name changes; returns a function that ends it."""
+        self._listeners.append(listener)
+
+        def end() -> None:
+            with contextlib.suppress(ValueError):
+                self._listeners.remove(listener)
+
+        return end
+
+    async def serve(self, served: ServedModel, *, ready_timeout: float = 600.0) -> Entry:
+        """Serve a model under its name.
+
+        A new name is entered at once and its engine starts in the background. A name that is already served keeps
+        its old engine until the new one is ready; then new callers get the new one, and the old one is stopped when
+        its last answer is done.
+
+        Raises:
+            EngineError: the replacing engine did not become ready; the old one goes on.
+        """
+        async with self._changing:
+            old = self._entries.get(served.name)
+            gateway = await self._gateway(served)
+            entry = Entry(served, gateway)
+            if old is not None and old.gateway is not gateway:
+                try:
+                    await gateway.wait_ready(ready_timeout)
+                except BaseException:
+                    await self._release(gateway, drain=0)
+                    raise
+            self._entries[served.name] = entry
+            self._default = self._default or served.name
+            if old is not None:
+                await self._release(old.gateway, drain=self._drain)
+            self._tell(gateway, gateway.engine.state)
+            return entry
+
+    async def remove(self, name: str) -> None:
+        """Serve a name no longer; its engine is stopped when its last answer is done.
+
+        Raises:
+            NotFoundError: it is not served.
+        """
+        async with self._changing:
+            entry = self.get(name)
+            del self._entries[entry.served.name]
+            if self._default == entry.served.name:
+                self._default = next(iter(self._entries), None)
+            await self._release(entry.gateway, drain=self._drain)
+
+    async def close(self) -> None:
+        """Stop every engine now."""
+        for task in self._retiring:
+            task.cancel()
+        await asyncio.gather(*self._retiring, return_exceptions=True)
+        self._entries.clear()
+        gateways, self._gateways = list(self._gateways.values()), {}
+        await asyncio.gather(*(gateway.stop() for gateway in gateways))
+
+    async def _gateway(self, served: ServedModel) -> Gateway:
+        gateway = self._gateways.get(served.spec)
+        if gateway is None:
+            gateway = make_gateway(served, self._limits)
+            self._gateways[served.spec] = gateway
+            gateway.subscribe(lambda state, door=gateway: self._tell(door, state))  # type: ignore[misc]
+            await gateway.start()
+        elif gateway.engine.state.state == "failed":
+            await gateway.start()
+        return gateway
+
+    async def _release(self, gateway: Gateway, *, drain: float) -> None:
+        """Stop a gateway that no name uses any more, in the background."""
+        if any(entry.gateway is gateway for entry in self._entries.values()):
+            return
+        self._gateways = {spec: door for spec, door in self._gateways.items() if door is not gateway}
+        task = asyncio.create_task(self._retire(gateway, drain), name=f"retire {gateway.model_id}")
+        self._retiring.add(task)
+        task.add_done_callback(self._retiring.discard)
+
+    @staticmethod
+    async def _retire(gateway: Gateway, drain: float) -> None:
+        try:
+            await gateway.stop(drain)
+        except asyncio.CancelledError:
+            await gateway.stop()
+            raise
+
+    def _tell(self, gateway: Gateway, state: EngineState) -> None:
+        for name, entry in self._entries.items():
+            if entry.gateway is gateway:
+                for listener in tuple(self._listeners):
+                    listener(name, state)

@@ -1,0 +1,301 @@
+"""Keeps an engine's child process alive: starts it, waits until it really answers, restarts it, gives up clearly.
+
+One event loop owns it; the child watches its parent, so it cannot be orphaned. Not for what the engine is asked
+(the gateway) nor for engines that run elsewhere (``openai_engine``).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+import logging
+import os
+import secrets
+import tempfile
+import threading
+import time
+from collections.abc import AsyncGenerator, Callable
+from contextlib import aclosing
+from dataclasses import dataclass
+from pathlib import Path
+from subprocess import PIPE
+from typing import IO, Final
+
+from danlu.errors import EngineError
+from danlu.i18n import t
+from danlu.processes import ChildProcess, python_child
+from danlu.serving.cpu import physical_cores
+from danlu.serving.engine import (
+    EngineFinish,
+    EnginePiece,
+    EngineRequest,
+    EngineSpec,
+    EngineState,
+    Sampling,
+    StateListener,
+)
+from danlu.serving.states import StateBox, unavailable
+from danlu.serving.wire_client import WireClient
+
+_log = logging.getLogger(__name__)
+
+KEY_VARIABLE: Final = "DANLU_ENGINE_KEY"
+_MODULES: Final = {"llamacpp": "danlu.serving.llamacpp_child", "transformers": "danlu.serving.transformers_child"}
+_LOG_BYTES: Final = 5_000_000
+_LAST_LINES: Final = 3
+_POLL_SECONDS: Final = 0.1
+
+
+@dataclass(frozen=True)
+class RestartPolicy:
+    """When to try again and when to give up; times in seconds.
+
+    Attributes:
+        max_crashes: ends in a row after which the engine is ``failed``.
+        first_pause: before the first restart; doubled each time.
+        longest_pause: bound of the pause.
+        stable_after: an engine that was ready for so long starts with a clean record.
+        probe_every: between two looks whether a ready engine still answers.
+        probe_timeout: for each look.
+        probe_failures: looks in a row without an answer after which the child is killed and restarted.
+        load_timeout: for loading the weights.
+    """
+
+    max_crashes: int = 4
+    first_pause: float = 0.5
+    longest_pause: float = 20.0
+    stable_after: float = 60.0
+    probe_every: float = 5.0
+    probe_timeout: float = 5.0
+    probe_failures: int = 4
+    load_timeout: float = 900.0
+
+
+class _UnusableError(EngineError):
+    """The child has said why it cannot work; trying again would not help."""
+
+
+class ChildEngine:
+    """An engine in a supervised child process.
+
+    Args:
+        spec: ``llamacpp`` or ``transformers``.
+        policy: restarts and probes.
+        command: program and arguments in place of the engine's own module (tests).
+    """
+
+    def __init__(
+        self, spec: EngineSpec, policy: RestartPolicy | None = None, *, command: tuple[str, ...] | None = None
+    ) -> None:
+        self.spec = spec
+        self._policy = policy or RestartPolicy()
+        self._command = command or tuple(_command(spec))
+        self._states = StateBox(spec.model_id)
+        self._task: asyncio.Task[None] | None = None
+        self._child: ChildProcess | None = None
+        self._client: WireClient | None = None
+        self._log_start = 0
+        self._own_log = spec.log is None
+        self._log_path = (
+            spec.log or Path(tempfile.gettempdir()) / f"danlu-engine-{os.getpid()}-{secrets.token_hex(4)}.log"
+        )
+
+    @property
+    def state(self) -> EngineState:
+        """Return where the engine stands."""
+        return self._states.value
+
+    @property
+    def pid(self) -> int | None:
+        """Return the child's process id; None while there is no child."""
+        return self._child.pid if self._child is not None else None
+
+    def subscribe(self, listener: StateListener) -> Callable[[], None]:
+        """Call ``listener`` at every change of state; returns a function that ends it."""
+        return self._states.subscribe(listener)
+
+    async def start(self) -> None:
+        """Begin to start the child; harmless while it runs, a new attempt after ``failed``."""
+        if self._task is not None and not self._task.done():
+            return
+        self._states.set("loading")
+        self._task = asyncio.create_task(self._supervise(), name=f"engine {self.spec.model_id}")
+
+    async def stop(self) -> None:
+        """End the child; running answers break off."""
+        task, self._task = self._task, None
+        if task is not None:
+            task.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await task
+        await self._end_child(grace=5.0)
+        if self._own_log:
+            self._log_path.unlink(missing_ok=True)
+        self._states.set("stopped")
+
+    async def wait_ready(self, timeout: float) -> None:
+        """Wait until the engine answers; see ``Engine.wait_ready``."""
+        await self._states.wait_ready(timeout)
+
+    async def stream(self, request: EngineRequest) -> AsyncGenerator[EnginePiece | EngineFinish, None]:
+        """Generate; see ``Engine.stream``."""
+        if self._client is None:
+            raise unavailable(self.spec.model_id, self.state)
+        async with aclosing(self._client.stream(request)) as events:
+            async for event in events:
+                yield event
+
+    async def _supervise(self) -> None:
+        policy = self._policy
+        crashes = restarts = 0
+        while True:
+            ready_at: float | None = None
+            try:
+                client = await self._launch()
+                self._states.set("ready", restarts=restarts)
+                ready_at = time.monotonic()
+                reason = await self._until_it_ends(client)
+            except _UnusableError as error:
+                await self._end_child(grace=1.0)
+                self._states.set("failed", error.message())
+                return
+            except EngineError as error:
+                reason = error.what()
+            crashes = 1 if ready_at is not None and time.monotonic() - ready_at > policy.stable_after else crashes + 1
+            await self._end_child(grace=0.0)
+            _log.warning("engine of %s: %s", self.spec.model_id, reason)
+            if crashes >= policy.max_crashes:
+                self._states.set("failed", reason)
+                return
+            restarts += 1
+            self._states.set("restarting", reason, restarts=restarts)
+            await asyncio.sleep(min(policy.longest_pause, policy.first_pause * 2 ** (crashes - 1)))
+
+    async def _launch(self) -> WireClient:
+        """Start the child and return its client once it has generated a token.
+
+        Raises:
+            EngineError: the child ended, or was not ready in time.
+        """
+        key = secrets.token_urlsafe(32)
+        self._log_start = _rotate(self._log_path)
+        self._child = await asyncio.to_thread(
+            ChildProcess,
+            self._command,
+            log=self._log_path,
+            stdout=PIPE,
+            env={KEY_VARIABLE: key, **_environment(self.spec)},
+        )
+        try:
+            async with asyncio.timeout(self._policy.load_timeout):
+                port = await self._port(self._child)
+                self._client = WireClient(
+                    f"http://127.0.0.1:{port}/v1", key=key, model=self.spec.model_id, wire="completions", own=True
+                )
+                # A health route that says "ok" proves little (vllm #16259): one real token does.
+                probe = EngineRequest((1,), (), Sampling(max_tokens=1, temperature=0.0, top_p=1.0))
+                async with aclosing(self._client.stream(probe)) as events:
+                    async for _ in events:
+                        pass
+        except TimeoutError as error:
+            raise EngineError("serving.load_timeout", seconds=round(self._policy.load_timeout)) from error
+        return self._client
+
+    async def _port(self, child: ChildProcess) -> int:
+        """Return the port from the child's first line."""
+        line = await _first_line(child)
+        if not line:
+            await asyncio.to_thread(child.wait, 10.0)
+            raise self._ended(child)
+        try:
+            report = json.loads(line)
+        except ValueError as error:
+            raise EngineError("serving.engine_garbage", reason=line[:100].decode(errors="replace")) from error
+        if "error" in report:
+            raise _UnusableError(report["error"], **report.get("params", {}))
+        return int(report["port"])
+
+    async def _until_it_ends(self, client: WireClient) -> str:
+        """Return why a ready child is no longer of use."""
+        child = self._child
+        assert child is not None
+        silent, next_probe = 0, time.monotonic() + self._policy.probe_every
+        while True:
+            await asyncio.sleep(_POLL_SECONDS)
+            if child.poll() is not None:
+                return self._ended(child).what()
+            if time.monotonic() < next_probe:
+                continue
+            silent = 0 if await client.healthy(self._policy.probe_timeout) else silent + 1
+            next_probe = time.monotonic() + self._policy.probe_every
+            if silent >= self._policy.probe_failures:
+                return t("serving.engine_hangs")
+
+    def _ended(self, child: ChildProcess) -> EngineError:
+        last = _last_lines(self._log_path, self._log_start)
+        return EngineError("serving.engine_ended", how=child.ending(), last=last or "–")
+
+    async def _end_child(self, *, grace: float) -> None:
+        client, self._client = self._client, None
+        child, self._child = self._child, None
+        if child is not None:
+            await asyncio.shield(asyncio.to_thread(child.stop, grace))
+        if client is not None:
+            await client.close()
+
+
+def _command(spec: EngineSpec) -> list[str]:
+    arguments = ["--weights", str(spec.weights), "--context", str(spec.context), "--slots", str(spec.slots)]
+    arguments += ["--threads", str(spec.threads or physical_cores()), "--model-id", spec.model_id]
+    if spec.adapter is not None:
+        arguments += ["--adapter", str(spec.adapter)]
+    return python_child(_MODULES[spec.kind], *arguments)
+
+
+def _environment(spec: EngineSpec) -> dict[str, str]:
+    threads = str(spec.threads or physical_cores())
+    # Waiting threads sleep instead of spinning: on a machine where something else works too, spinning costs far more.
+    return {
+        "OMP_NUM_THREADS": threads,
+        "OMP_WAIT_POLICY": "passive",
+        "PYTHONUNBUFFERED": "1",
+        "TOKENIZERS_PARALLELISM": "false",
+    }
+
+
+async def _first_line(child: ChildProcess) -> bytes:
+    """Read a line without holding one of the event loop's worker threads while the weights load."""
+    loop = asyncio.get_running_loop()
+    future: asyncio.Future[bytes] = loop.create_future()
+    stream = child.popen.stdout
+    assert stream is not None
+
+    def read(source: IO[bytes]) -> None:
+        with contextlib.suppress(OSError, ValueError):
+            line = source.readline()
+            with contextlib.suppress(RuntimeError):  # the loop has been closed meanwhile
+                loop.call_soon_threadsafe(lambda: None if future.done() else future.set_result(line))
+
+    threading.Thread(target=read, args=(stream,), name="engine-port", daemon=True).start()
+    return await future
+
+
+def _rotate(path: Path) -> int:
+    """Put a long log aside; return where the next output begins."""
+    if not path.exists():
+        return 0
+    size = path.stat().st_size
+    if size < _LOG_BYTES:
+        return size
+    path.replace(path.with_suffix(path.suffix + ".1"))
+    return 0
+
+
+def _last_lines(path: Path, start: int) -> str:
+    if not path.exists():
+        return ""
+    with path.open("rb") as file:
+        file.seek(max(start, path.stat().st_size - 4096))
+        lines = file.read().decode("utf-8", errors="replace").strip().splitlines()
+    return " | ".join(line.strip() for line in lines[-_LAST_LINES:])
