@@ -1,0 +1,132 @@
+"""Rows to conversations. A format knows how one family of rows is read; Alpaca is the first of them.
+
+Adding a format means adding a class with ``matches`` and ``convert`` to ``FORMATS``. Not for token ids (``encode``).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Protocol
+
+from danlu.data.rows import JsonValue, Row, place
+from danlu.errors import DataError
+from danlu.models.messages import Message
+
+
+@dataclass(frozen=True)
+class Conversation:
+    """What is said, and which turns are learned.
+
+    Attributes:
+        messages: the turns in order; a system message, if any, comes first.
+        learn: for each message whether the model is to learn to write it.
+        row: number of the row it came from, from 1.
+        line: line of the file that row begins on, from 1.
+    """
+
+    messages: tuple[Message, ...]
+    learn: tuple[bool, ...]
+    row: int
+    line: int
+
+    @property
+    def question(self) -> str:
+        """The last thing the user says."""
+        return next(message.content for message in reversed(self.messages) if message.role == "user")
+
+    @property
+    def answer(self) -> str:
+        """The last answer."""
+        return self.messages[-1].content
+
+
+class RowFormat(Protocol):
+    """A family of rows."""
+
+    name: str
+
+    def matches(self, row: Row) -> bool:
+        """Say whether a row looks like one of this family."""
+
+    def convert(self, file: Path | str, row: Row) -> Conversation:
+        """Turn a row into a conversation, or raise a ``DataError`` that names the row and the field."""
+
+
+class AlpacaFormat:
+    """``instruction``, optional ``input``, ``output``, optional ``system`` and ``history`` of [question, answer] pairs.
+
+    Instruction and input are joined by a line break, as the field's tools do.
+    """
+
+    name = "alpaca"
+    _known: Final = frozenset({"instruction", "input", "output", "system", "history"})
+
+    def matches(self, row: Row) -> bool:
+        """Say whether the row has an instruction or an output."""
+        return "instruction" in row.values or "output" in row.values
+
+    def convert(self, file: Path | str, row: Row) -> Conversation:
+        """Read one row.
+
+        Raises:
+            DataError: a field is missing, empty, or of the wrong type.
+        """
+        instruction = _text(file, row, "instruction", required=True)
+        extra = _text(file, row, "input")
+        output = _text(file, row, "output", required=True)
+        system = _text(file, row, "system")
+        messages: list[Message] = [Message("system", system)] if system else []
+        messages += _history(file, row)
+        messages.append(Message("user", f"{instruction}\n{extra}" if extra else instruction))
+        messages.append(Message("assistant", output))
+        learn = tuple(message.role == "assistant" for message in messages)
+        return Conversation(tuple(messages), learn, row.index, row.line)
+
+
+FORMATS: Final[tuple[RowFormat, ...]] = (AlpacaFormat(),)
+
+
+def recognise(file: Path | str, rows: list[Row]) -> RowFormat:
+    """Return the format that the rows are in.
+
+    Raises:
+        DataError: no format fits; the message names the fields that were found.
+    """
+    for candidate in FORMATS:
+        if candidate.matches(rows[0]):
+            return candidate
+    found = ", ".join(list(rows[0].values)[:8]) or "–"
+    raise DataError("data.unknown_format", place(file, rows[0]), found=found)
+
+
+def _text(file: Path | str, row: Row, field: str, *, required: bool = False) -> str:
+    value = row.values.get(field)
+    if value is None and not required:
+        return ""
+    if value is None:
+        raise DataError("data.field_missing", place(file, row, field), field=field)
+    if not isinstance(value, str):
+        raise DataError("data.field_not_text", place(file, row, field), field=field, kind=_kind(value))
+    if required and not value.strip():
+        raise DataError("data.field_empty", place(file, row, field), field=field)
+    return value
+
+
+def _history(file: Path | str, row: Row) -> list[Message]:
+    value = row.values.get("history")
+    if value is None:
+        return []
+    if not isinstance(value, list):
+        raise DataError("data.history_shape", place(file, row, "history"), kind=_kind(value))
+    messages: list[Message] = []
+    for pair in value:
+        if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) and part for part in pair)):
+            raise DataError("data.history_shape", place(file, row, "history"), kind=_kind(pair))
+        messages += [Message("user", str(pair[0])), Message("assistant", str(pair[1]))]
+    return messages
+
+
+def _kind(value: JsonValue) -> str:
+    names = {dict: "object", list: "list", str: "text", bool: "true/false", int: "number", float: "number"}
+    return names.get(type(value), "null")

@@ -1,0 +1,166 @@
+"""Data sets: named, versioned, immutable. A version is its rows and the hash of them.
+
+``DANLU_HOME/datasets/NAME/VERSION/`` holds ``rows.jsonl`` and ``dataset.json``; VERSION begins with the content
+hash, so the same rows are the same version. Where a data set is named, a file may stand instead.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+from pydantic import BaseModel, ConfigDict
+
+from danlu.data.conversations import Conversation, RowFormat, recognise
+from danlu.data.rows import Row, read_rows
+from danlu.errors import NotFoundError, UsageError
+from danlu.files import new_folder, write_text
+
+_NAME = re.compile(r"[A-Za-z0-9一-鿿][\w.一-鿿-]{0,63}")
+
+
+class DatasetManifest(BaseModel):
+    """``dataset.json`` of a version."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: int = 1
+    name: str
+    version: str
+    sha256: str
+    row_format: str
+    rows: int
+    source: str
+    created_at: str
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """A data set that has been read.
+
+    Attributes:
+        name: its name, or the file's name.
+        version: version id; empty for a file that is not registered.
+        sha256: hash of the rows.
+        conversations: what the rows say, one for each row.
+    """
+
+    name: str
+    version: str
+    sha256: str
+    conversations: tuple[Conversation, ...]
+
+
+def read_dataset(path: Path) -> Dataset:
+    """Read a file as a data set without registering it.
+
+    Raises:
+        DataError: the file or one of its rows cannot be used; the message names file, row, field and remedy.
+    """
+    rows = read_rows(path)
+    row_format = recognise(path, rows)
+    return Dataset(path.name, "", _hash(rows), _convert(path.name, row_format, rows))
+
+
+class DatasetLibrary:
+    """The registered data sets under one folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def add(self, path: Path, name: str) -> DatasetManifest:
+        """Register a file as the newest version of ``name``; the same rows again change nothing.
+
+        Raises:
+            UsageError: the name cannot be a folder's name.
+            DataError: the file cannot be used.
+        """
+        if not _NAME.fullmatch(name):
+            raise UsageError("data.bad_name", name=name)
+        rows = read_rows(path)
+        row_format = recognise(path, rows)
+        _convert(path.name, row_format, rows)
+        digest = _hash(rows)
+        for version in self.versions(name):
+            if version.sha256 == digest:
+                return version
+        now = datetime.now(UTC)
+        manifest = DatasetManifest(
+            name=name,
+            version=f"{now:%Y%m%d-%H%M%S}-{digest[:8]}",
+            sha256=digest,
+            row_format=row_format.name,
+            rows=len(rows),
+            source=path.name,
+            created_at=now.isoformat(),
+        )
+        with new_folder(self.folder / name / manifest.version) as partial:
+            write_text(partial / "rows.jsonl", "".join(_line(row) + "\n" for row in rows))
+            write_text(partial / "dataset.json", manifest.model_dump_json(indent=2) + "\n")
+        return manifest
+
+    def versions(self, name: str) -> list[DatasetManifest]:
+        """Return the versions of a data set, newest first; none when it does not exist."""
+        files = (self.folder / name).glob("*/dataset.json")
+        found = [DatasetManifest.model_validate_json(file.read_bytes()) for file in files if file.parent.name[0] != "."]
+        return sorted(found, key=lambda item: item.created_at, reverse=True)
+
+    def list(self) -> list[DatasetManifest]:
+        """Return the newest version of every data set, by name."""
+        if not self.folder.is_dir():
+            return []
+        names = sorted(path.name for path in self.folder.iterdir() if path.is_dir() and path.name[0] != ".")
+        return [versions[0] for name in names if (versions := self.versions(name))]
+
+    def remove(self, name: str) -> None:
+        """Delete all versions of a data set.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        if not self.versions(name):
+            raise self._not_found(name)
+        shutil.rmtree(self.folder / name)
+
+    def open(self, name_or_file: str) -> Dataset:
+        """Read a registered data set (its newest version) or a file.
+
+        Raises:
+            NotFoundError: neither a data set nor a file of this name.
+            DataError: the file cannot be used.
+        """
+        versions = self.versions(name_or_file) if _NAME.fullmatch(name_or_file) else []
+        if versions:
+            newest = versions[0]
+            path = self.folder / newest.name / newest.version / "rows.jsonl"
+            rows = read_rows(path)
+            conversations = _convert(newest.name, recognise(path, rows), rows)
+            return Dataset(newest.name, newest.version, newest.sha256, conversations)
+        path = Path(name_or_file)
+        if path.exists() or path.suffix:
+            return read_dataset(path)
+        raise self._not_found(name_or_file)
+
+    def _not_found(self, name: str) -> NotFoundError:
+        known = ", ".join(item.name for item in self.list()) or "–"
+        return NotFoundError("data.unknown_dataset", name=name, known=known)
+
+
+def _convert(file: str, row_format: RowFormat, rows: list[Row]) -> tuple[Conversation, ...]:
+    return tuple(row_format.convert(file, row) for row in rows)
+
+
+def _hash(rows: list[Row]) -> str:
+    digest = hashlib.sha256()
+    for row in rows:
+        digest.update(_line(row).encode("utf-8", "surrogatepass") + b"\n")
+    return digest.hexdigest()
+
+
+def _line(row: Row) -> str:
+    return json.dumps(row.values, ensure_ascii=False)

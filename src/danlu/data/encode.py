@@ -1,0 +1,77 @@
+"""Conversations to examples: token ids with a learn mask, through the chat format that engines use."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from danlu.data.batches import Example
+from danlu.data.conversations import Conversation
+from danlu.errors import DataError
+from danlu.i18n import t
+from danlu.models.chat_format import ChatFormat
+
+
+@dataclass(frozen=True)
+class TokenCounts:
+    """Lengths of encoded examples, in tokens.
+
+    Attributes:
+        examples: number of sequences.
+        total: tokens in all.
+        supervised: learned tokens in all.
+        median: median length.
+        p95: length that 95 in 100 examples do not exceed.
+        longest: the greatest length.
+    """
+
+    examples: int
+    total: int
+    supervised: int
+    median: int
+    p95: int
+    longest: int
+
+
+def encode(conversations: Sequence[Conversation], chat_format: ChatFormat) -> list[Example]:
+    """Return the training sequences of conversations, in order.
+
+    Usually one each; several where the template writes earlier turns differently (see
+    ``ChatFormat.training_sequences``).
+    """
+    return [
+        Example(sequence.ids, sequence.learn, conversation.row)
+        for conversation in conversations
+        for sequence in chat_format.training_sequences(conversation.messages, conversation.learn)
+    ]
+
+
+def count_tokens(examples: Sequence[Example]) -> TokenCounts:
+    """Return how long examples are; there must be at least one."""
+    lengths = sorted(len(example.input_ids) for example in examples)
+    return TokenCounts(
+        examples=len(lengths),
+        total=sum(lengths),
+        supervised=sum(example.supervised for example in examples),
+        median=lengths[len(lengths) // 2],
+        p95=lengths[min(len(lengths) - 1, int(len(lengths) * 0.95))],
+        longest=lengths[-1],
+    )
+
+
+def require_fitting(examples: Sequence[Example], max_length: int, name: str) -> None:
+    """Check that no example is longer than ``max_length`` tokens; nothing is ever cut.
+
+    Raises:
+        DataError: some are; the message counts them and names the first rows.
+    """
+    long = [example for example in examples if len(example.input_ids) > max_length]
+    if long:
+        rows = ", ".join(str(example.row) for example in long[:5]) + (" …" if len(long) > 5 else "")
+        raise DataError(
+            "data.rows_too_long",
+            t("data.place_rows", file=name, rows=rows),
+            count=len(long),
+            most=max_length,
+            longest=max(len(example.input_ids) for example in long),
+        )

@@ -1,0 +1,52 @@
+"""Which examples are kept aside to measure on.
+
+A question and its copies always stay on the same side, and the side of a question depends on nothing but its text
+and the seed, so that adding rows does not move the others.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import unicodedata
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from danlu.data.conversations import Conversation
+
+
+@dataclass(frozen=True)
+class Split:
+    """Conversations to learn from, and conversations to measure on."""
+
+    train: tuple[Conversation, ...]
+    holdout: tuple[Conversation, ...]
+
+
+def split_holdout(conversations: Sequence[Conversation], share: float, seed: int) -> Split:
+    """Keep about ``share`` of the distinct questions aside; at least one stays on each side when share > 0.
+
+    Args:
+        conversations: all conversations.
+        share: wanted share of the distinct questions, 0 to below 1.
+        seed: another seed gives another choice.
+    """
+    groups: dict[str, list[Conversation]] = {}
+    for conversation in conversations:
+        groups.setdefault(normalise(conversation.question), []).append(conversation)
+    ranked = sorted(groups, key=lambda question: _rank(question, seed))
+    count = min(max(round(len(ranked) * share), 1), len(ranked) - 1) if share > 0 and len(ranked) > 1 else 0
+    aside = set(ranked[:count])
+    return Split(
+        train=tuple(item for item in conversations if normalise(item.question) not in aside),
+        holdout=tuple(item for item in conversations if normalise(item.question) in aside),
+    )
+
+
+def normalise(text: str) -> str:
+    """Return a text without case, width, white space and punctuation, to find the same question written twice."""
+    folded = unicodedata.normalize("NFKC", text).casefold()
+    return "".join(char for char in folded if unicodedata.category(char)[0] in "LNM")
+
+
+def _rank(question: str, seed: int) -> bytes:
+    return hashlib.sha256(f"{seed}:{question}".encode()).digest()

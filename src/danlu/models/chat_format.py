@@ -1,0 +1,216 @@
+"""The one way from a conversation to token ids, used in training, in evaluation and by every engine.
+
+The tokenizer's own chat template is the only template. What is learned of a conversation is derived by rendering it
+up to each assistant turn: the ids before the turn are exactly the ids that an engine will be given there, and the
+ids after them, up to the end-of-turn token, are learned. Imports no torch. Not for choosing what to say.
+
+Reasoning models: a template may open ``<think>`` itself (DeepSeek-R1) or leave it to the model (Qwen3). With
+``thinking="off"`` the prompt carries an empty think block, in training and in serving alike, and the block is never
+learned; with ``"auto"`` the template decides.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import jinja2
+
+from danlu.errors import ModelError
+from danlu.models.messages import Message
+from danlu.models.versions import Thinking
+
+if TYPE_CHECKING:
+    from transformers import PreTrainedTokenizerBase
+
+THINK_OPEN: Final = "<think>"
+THINK_CLOSE: Final = "</think>"
+# What ends an opened, empty block in the form that Qwen3 and the R1 distils write it.
+_CLOSE_EMPTY_BLOCK: Final = "\n" + THINK_CLOSE + "\n\n"
+_MARK: Final = "\u2063danlu\u2063"
+
+
+@dataclass(frozen=True)
+class Rendered:
+    """A conversation, or a part of it, as token ids.
+
+    Attributes:
+        ids: token ids, int, shape [T].
+        learn: for each id whether the model is to learn to produce it, shape [T].
+    """
+
+    ids: tuple[int, ...]
+    learn: tuple[bool, ...]
+
+
+@dataclass(frozen=True)
+class ChatFormat:
+    """A tokenizer with its template, the system prompt and the thinking policy of one model version.
+
+    Attributes:
+        tokenizer: a transformers tokenizer with a chat template.
+        system: system prompt that is put before conversations that have none; empty for none.
+        thinking: ``auto`` leaves thinking to the template, ``off`` puts an empty think block into the prompt.
+    """
+
+    tokenizer: PreTrainedTokenizerBase
+    system: str = ""
+    thinking: Thinking = "auto"
+    extra_stop_ids: frozenset[int] = frozenset()
+
+    @classmethod
+    def load(cls, folder: Path, system: str = "", thinking: Thinking = "auto") -> ChatFormat:
+        """Load the tokenizer in ``folder`` and the end-of-turn ids that its ``generation_config.json`` names.
+
+        Raises:
+            ModelError: no tokenizer there, or one without a chat template.
+        """
+        from danlu.models.load import load_tokenizer
+
+        tokenizer = load_tokenizer(folder)
+        if not tokenizer.chat_template:
+            raise ModelError("chat_format.no_template", str(folder))
+        return cls(tokenizer, system, thinking, _generation_stop_ids(folder))
+
+    def with_system(self, system: str) -> ChatFormat:
+        """Return the same format with another system prompt."""
+        return replace(self, system=system)
+
+    def prompt_text(self, messages: Sequence[Message]) -> str:
+        """Return the text that the model is given before it answers ``messages``.
+
+        Raises:
+            ModelError: the template refuses the conversation (a role it does not know, an order it does not allow).
+        """
+        text = self._render(self._with_system(messages), add_generation_prompt=True)
+        if self.thinking == "off" and text.rstrip().endswith(THINK_OPEN):
+            text = text.rstrip() + "\n" + _CLOSE_EMPTY_BLOCK
+        return text
+
+    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+        """Return the token ids that the model is given before it answers ``messages`` (see ``prompt_text``)."""
+        return self._ids(self.prompt_text(messages))
+
+    def opens_thinking(self, messages: Sequence[Message]) -> bool:
+        """Say whether the prompt ends inside an open think block, so that the answer will only close it."""
+        return self.prompt_text(messages).rstrip().endswith(THINK_OPEN)
+
+    def training_sequences(self, messages: Sequence[Message], learn: Sequence[bool]) -> list[Rendered]:
+        """Return what is learned from a conversation, as sequences of ids with a learn mask.
+
+        Normally one sequence. A template that writes earlier turns differently from later ones (one that strips
+        reasoning from the history, say) gives one sequence for each learned turn, because that is what an engine
+        will be given at each of them.
+
+        Args:
+            messages: the conversation, without the system prompt of this format.
+            learn: for each message whether it is learned; only assistant messages may be.
+
+        Raises:
+            ModelError: the template refuses the conversation.
+        """
+        sequences: list[Rendered] = []
+        for turn in (index for index, wanted in enumerate(learn) if wanted):
+            prompt = self.prompt_ids(messages[:turn])
+            answer = self._ids(self._answer_text(messages[: turn + 1]))
+            mask = [False] * len(prompt) + [True] * len(answer)
+            if sequences and prompt[: len(sequences[-1].ids)] == list(sequences[-1].ids):
+                earlier = sequences.pop()
+                mask[: len(earlier.learn)] = earlier.learn
+            sequences.append(Rendered((*prompt, *answer), tuple(mask)))
+        return sequences
+
+    @cached_property
+    def end_of_turn(self) -> str:
+        """What the template writes after an answer, up to and including the token that ends it.
+
+        Raises:
+            ModelError: the template writes no token that ends an answer, so no engine would know when to stop.
+        """
+        text = self._render((Message("user", "?"), Message("assistant", _MARK)), add_generation_prompt=False)
+        tail = text[text.rfind(_MARK) + len(_MARK) :]
+        known = [self.tokenizer.convert_ids_to_tokens(i) for i in sorted(self._configured_stop_ids)]
+        ends = [tail.find(token) + len(token) for token in known if token in tail]
+        if not ends:
+            added = (token.content for token in self.tokenizer.added_tokens_decoder.values() if token.special)
+            ends = [tail.find(token) + len(token) for token in added if token in tail]
+        if not ends:
+            raise ModelError("chat_format.no_end_of_turn")
+        return tail[: min(ends)]
+
+    @cached_property
+    def stop_ids(self) -> frozenset[int]:
+        """Ids after which an answer is over: the end of a turn, and the ids that the model's settings name."""
+        return self._configured_stop_ids | {self._ids(self.end_of_turn)[-1]}
+
+    @cached_property
+    def stop_strings(self) -> tuple[str, ...]:
+        """The same as texts, for engines that only know texts."""
+        return tuple(sorted(self.tokenizer.convert_ids_to_tokens(list(self.stop_ids))))
+
+    @property
+    def _configured_stop_ids(self) -> frozenset[int]:
+        eos = self.tokenizer.eos_token_id
+        return self.extra_stop_ids | (frozenset() if eos is None else {eos})
+
+    def _answer_text(self, messages: Sequence[Message]) -> str:
+        """Return what follows the prompt when ``messages`` ends with the answer, up to the end of the turn."""
+        prompt = self.prompt_text(messages[:-1])
+        whole = self._render(self._with_system(messages), add_generation_prompt=False)
+        if whole.startswith(prompt):
+            answer = whole[len(prompt) :]
+            end = answer.rfind(self.end_of_turn)
+            if end >= 0:
+                return answer[: end + len(self.end_of_turn)]
+        # The template writes the answer of a finished conversation differently from the one it asks for (R1 opens
+        # <think> only in the prompt): the answer that an engine's prompt calls for is the text itself.
+        content = messages[-1].content.strip()
+        if prompt.rstrip().endswith(THINK_OPEN):
+            content = content.removeprefix(THINK_OPEN).lstrip("\n")
+        return content + self.end_of_turn
+
+    def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
+        if not self.system or (messages and messages[0].role == "system"):
+            return messages
+        return (Message("system", self.system), *messages)
+
+    def _render(self, messages: Sequence[Message], *, add_generation_prompt: bool) -> str:
+        options: dict[str, Any] = {"enable_thinking": False} if self.thinking == "off" else {}
+        try:
+            text = self.tokenizer.apply_chat_template(
+                [{"role": message.role, "content": message.content} for message in messages],
+                tokenize=False,
+                add_generation_prompt=add_generation_prompt,
+                **options,
+            )
+        except jinja2.TemplateError as error:
+            roles = " → ".join(message.role for message in messages)
+            raise ModelError("chat_format.template_refused", roles=roles, reason=str(error)) from error
+        assert isinstance(text, str)
+        return text
+
+    def _ids(self, text: str) -> list[int]:
+        ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
+        return ids
+
+
+def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
+    """Return how many leading ids two sequences share."""
+    pairs = enumerate(zip(first, second, strict=False))
+    differing = next(itertools.dropwhile(lambda pair: pair[1][0] == pair[1][1], pairs), None)
+    return min(len(first), len(second)) if differing is None else differing[0]
+
+
+def _generation_stop_ids(folder: Path) -> frozenset[int]:
+    path = folder / "generation_config.json"
+    if not path.is_file():
+        return frozenset()
+    value = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    if value is None:
+        return frozenset()
+    return frozenset(value if isinstance(value, list) else [value])

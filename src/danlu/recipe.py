@@ -1,0 +1,298 @@
+"""The recipe: what a person wants trained. One schema; help, manual, JSON Schema and web form are made from it.
+
+A recipe is YAML, or nothing but ``key=value`` words. Most fields may be ``auto``; ``planning`` decides those.
+Field descriptions stand in English here and in Chinese under ``json_schema_extra["zh"]``.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from danlu.errors import RecipeError, UsageError
+
+Auto = Literal["auto"]
+Objective = Literal["sft", "pretrain", "semi"]
+Method = Literal["lora", "qlora", "full", "freeze"]
+Scheduler = Literal["linear", "cosine", "constant"]
+Dtype = Literal["float32", "bfloat16"]
+
+
+def _zh(text: str) -> dict[str, Any]:
+    return {"zh": text}
+
+
+def _as_list(value: object) -> object:
+    return [value] if isinstance(value, str) else value
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class DataSection(_Section):
+    """Which examples are learned, and which are kept aside to measure on."""
+
+    train: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        min_length=1,
+        description="Names of data sets, or files, to learn from.",
+        json_schema_extra=_zh("要学习的数据集名称或文件。"),
+    )
+    holdout: Auto | Annotated[float, Field(ge=0, lt=1)] | str = Field(
+        "auto",
+        description="Share of the examples kept aside to measure progress (0 for none), or the name of a data set.",
+        json_schema_extra=_zh("留出用于衡量进展的样本比例(0 表示不留),或另一个数据集的名称。"),
+    )
+
+
+class LoraSection(_Section):
+    """The low-rank matrices that learn while the model itself stays as it is."""
+
+    r: Auto | Annotated[int, Field(ge=1, le=1024)] = Field(
+        "auto",
+        description=(
+            "Rank: how many independent things the adapter can note. "
+            "Higher learns more from much data, and costs memory."
+        ),
+        json_schema_extra=_zh("秩:适配器能记下多少条独立的内容。越高,从大量数据中学到的越多,占用内存也越多。"),
+    )
+    lora_alpha: Auto | Annotated[float, Field(gt=0)] = Field(
+        "auto",
+        description="How loudly the adapter speaks: its output is multiplied by lora_alpha / r.",
+        json_schema_extra=_zh("适配器的音量:其输出乘以 lora_alpha / r。"),
+    )
+    lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description=(
+            "Share of the adapter's inputs dropped at random. "
+            "0 is right for small data and needed for exact fast paths."
+        ),
+        json_schema_extra=_zh("随机丢弃的适配器输入比例。小数据集用 0 即可,精确的快速路径也要求为 0。"),
+    )
+    target_modules: str | tuple[str, ...] = Field(
+        "all-linear",
+        description="Which matrices get an adapter; all-linear is the strongest choice at any rank.",
+        json_schema_extra=_zh("为哪些矩阵加适配器;all-linear(全部线性层)在任何秩下都是最强的选择。"),
+    )
+
+
+class TrainSection(_Section):
+    """How the pupil is taught: how strongly, how often, how much at once."""
+
+    learning_rate: Auto | Annotated[float, Field(gt=0, le=1)] = Field(
+        "auto",
+        description=(
+            "How strongly each correction changes the pupil. Too high: it loses its head; too low: it learns nothing."
+        ),
+        json_schema_extra=_zh("每次纠正的力度。太高:学乱了;太低:什么也学不到。"),
+    )
+    num_train_epochs: Auto | Annotated[float, Field(gt=0, le=1000)] = Field(
+        "auto",
+        description=(
+            "How often the whole material is gone through. Too many: it recites by heart; too few: it does not stick."
+        ),
+        json_schema_extra=_zh("全部材料复习几遍。太多:死记硬背;太少:记不住。"),
+    )
+    batch_size: Auto | Annotated[int, Field(ge=1, le=4096)] = Field(
+        "auto",
+        description=(
+            "Examples looked at before each correction (one optimizer step). "
+            "Small corrects often, large corrects surely."
+        ),
+        json_schema_extra=_zh("每次纠正前看多少个样本(一个优化步)。小则勤改,大则改得稳。"),
+    )
+    max_grad_norm: Annotated[float, Field(gt=0)] = Field(
+        1.0,
+        description="The largest single correction allowed.",
+        json_schema_extra=_zh("单次纠正幅度的上限。"),
+    )
+    lr_scheduler_type: Auto | Scheduler = Field(
+        "auto",
+        description="How the learning rate falls over the run.",
+        json_schema_extra=_zh("学习率在训练过程中如何下降。"),
+    )
+    warmup_ratio: Auto | Annotated[float, Field(ge=0, lt=1)] = Field(
+        "auto",
+        description="Share of the steps in which the learning rate rises from zero.",
+        json_schema_extra=_zh("学习率从零升起所占的步数比例。"),
+    )
+    weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.01,
+        description="How strongly the adapter is pulled back towards zero.",
+        json_schema_extra=_zh("把适配器拉回零的力度。"),
+    )
+    max_length: Auto | Annotated[int, Field(ge=8)] = Field(
+        "auto",
+        description="Longest example in tokens; longer ones are refused, never cut.",
+        json_schema_extra=_zh("最长样本的词元数;更长的会被拒绝,绝不截断。"),
+    )
+    dtype: Auto | Dtype = Field(
+        "auto",
+        description="Number format of the frozen model; auto measures which one this machine is faster in.",
+        json_schema_extra=_zh("冻结模型的数值格式;auto 会实测本机用哪种更快。"),
+    )
+    seed: Annotated[int, Field(ge=0)] = Field(
+        42,
+        description="The same seed gives the same run.",
+        json_schema_extra=_zh("相同的种子得到相同的训练。"),
+    )
+
+
+class EvalSection(_Section):
+    """How progress is watched."""
+
+    every: Auto | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Optimizer steps between two measurements.",
+        json_schema_extra=_zh("两次测量之间的优化步数。"),
+    )
+    early_stopping: Auto | bool = Field(
+        "auto",
+        description="Stop when the held-out loss no longer falls, and keep the best state.",
+        json_schema_extra=_zh("留出集损失不再下降时停止,并保留最佳状态。"),
+    )
+    probes: str | None = Field(
+        None,
+        description="File of probe questions (JSON Lines) asked before, during and after training.",
+        json_schema_extra=_zh("探测问题文件(JSON Lines),在训练前、中、后提问。"),
+    )
+
+
+class ResourcesSection(_Section):
+    """What the run may use."""
+
+    devices: Auto | Annotated[int, Field(ge=1)] = Field(
+        "auto",
+        description="Number of devices.",
+        json_schema_extra=_zh("设备数量。"),
+    )
+
+
+class Recipe(_Section):
+    """Everything a person decides about a run."""
+
+    model: str = Field(
+        description="Base model: a name of the catalogue, or a folder.",
+        json_schema_extra=_zh("基座模型:目录中的名称,或一个文件夹。"),
+    )
+    data: DataSection
+    objective: Objective = Field(
+        "sft",
+        description="sft learns answers to questions; pretrain learns plain text; semi does both.",
+        json_schema_extra=_zh("sft 学习问题的回答;pretrain 学习纯文本;semi 两者兼有。"),
+    )
+    method: Method = Field(
+        "lora",
+        description="What is changed: a small adapter (lora, qlora), some layers (freeze), or everything (full).",
+        json_schema_extra=_zh("改动什么:小适配器(lora、qlora)、部分层(freeze)或全部(full)。"),
+    )
+    system: str = Field(
+        "",
+        description="System prompt to train with; saved with the model version and used by every engine.",
+        json_schema_extra=_zh("训练时使用的系统提示;随模型版本保存,所有引擎都会使用。"),
+    )
+    lora: LoraSection = LoraSection()
+    train: TrainSection = TrainSection()
+    eval: EvalSection = EvalSection()
+    resources: ResourcesSection = ResourcesSection()
+
+
+def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
+    """Read a recipe file and apply ``key=value`` words to it.
+
+    Args:
+        path: YAML file; None for a recipe made of the words alone.
+        overrides: words such as ``train.learning_rate=2e-4``; the value is read as YAML.
+
+    Raises:
+        RecipeError: the file is missing or is no recipe; the message names the field and the remedy.
+        UsageError: a word has no ``=``.
+    """
+    values: dict[str, Any] = {}
+    where = None
+    if path is not None:
+        where = str(path)
+        values = _read_yaml(path)
+    for word in overrides:
+        key, sign, text = word.partition("=")
+        if not sign or not key:
+            raise UsageError("recipe.word_without_value", word=word)
+        _set(values, key.split("."), _scalar(key, text))
+    try:
+        return Recipe.model_validate(values)
+    except ValidationError as error:
+        raise _explain(error, where) from error
+
+
+def dump_recipe(recipe: Recipe) -> str:
+    """Return a recipe as YAML."""
+    return yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)
+
+
+def _read_yaml(path: Path) -> dict[str, Any]:
+    try:
+        value = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+    except FileNotFoundError:
+        raise RecipeError("recipe.missing", str(path)) from None
+    except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
+        raise RecipeError("recipe.not_yaml", str(path), reason=" ".join(str(error).split())) from error
+    if not isinstance(value, dict):
+        raise RecipeError("recipe.not_mapping", str(path))
+    return value
+
+
+def _scalar(key: str, text: str) -> object:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if isinstance(value, str):
+        # YAML 1.1 reads 2e-4 as a text; people mean the number.
+        try:
+            return float(value) if key.rpartition(".")[2] not in {"model", "system", "train", "probes"} else value
+        except ValueError:
+            return value
+    return value
+
+
+def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
+    for key in keys[:-1]:
+        inner = values.get(key)
+        if not isinstance(inner, dict):
+            inner = values[key] = {}
+        values = inner
+    values[keys[-1]] = value
+
+
+def _explain(error: ValidationError, where: str | None) -> RecipeError:
+    first = error.errors()[0]
+    field = ".".join(str(part) for part in first["loc"] if not _is_branch(part))
+    if first["type"] == "extra_forbidden":
+        close = difflib.get_close_matches(field, list(_field_names(Recipe)), n=1, cutoff=0.5)
+        last = difflib.get_close_matches(
+            field.rpartition(".")[2], [n.rpartition(".")[2] for n in _field_names(Recipe)], n=1
+        )
+        named = close or [name for name in _field_names(Recipe) if last and name.endswith(last[0])]
+        if named:
+            return RecipeError("recipe.unknown_field_close", where, field=field, close=named[0])
+        return RecipeError("recipe.unknown_field", where, field=field)
+    if first["type"] == "missing":
+        return RecipeError("recipe.missing_field", where, field=field)
+    return RecipeError("recipe.bad_value", where, field=field, value=first["input"], reason=first["msg"])
+
+
+def _is_branch(part: int | str) -> bool:
+    """Say whether a part of an error's place is pydantic's name of a union member, not a field."""
+    return isinstance(part, str) and ("[" in part or part in {"float", "int", "str", "bool", "constrained-float"})
+
+
+def _field_names(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
+    for name, field in section.model_fields.items():
+        yield prefix + name
+        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
+            yield from _field_names(field.annotation, f"{prefix}{name}.")

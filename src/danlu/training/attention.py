@@ -1,0 +1,80 @@
+"""Attention over a packed sequence: each document sees the shared prefix and itself, never another document.
+
+Plugs into transformers' attention interface under ``ATTENTION_NAME``, so every model class that uses the interface
+can be trained packed. Not for generation: that goes through the model's usual attention.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+import torch
+from torch.nn import functional
+from transformers import AttentionInterface
+
+from danlu.data.layout import DocumentGroup, Layout
+
+ATTENTION_NAME: Final = "danlu_packed"
+
+
+def packed_attention(
+    module: torch.nn.Module,
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    attention_mask: torch.Tensor | None,
+    scaling: float | None = None,
+    dropout: float = 0.0,
+    layout: Layout | None = None,
+    **_: Any,
+) -> tuple[torch.Tensor, None]:
+    """Attend within each document of a packed sequence (the signature is that of transformers' interface).
+
+    Args:
+        module: the attention module; its ``num_key_value_groups`` says how many queries share a key.
+        query: shape [1, H, T, D].
+        key: shape [1, Hkv, T, D].
+        value: shape [1, Hkv, T, D].
+        attention_mask: not used; the layout says who sees whom.
+        scaling: factor of the scores; 1/sqrt(D) when None.
+        dropout: must be 0, because a dropped weight would differ from the unpacked computation.
+        layout: the layout of the T tokens.
+
+    Returns:
+        The attended values, shape [1, T, H, D], and None for the weights.
+    """
+    assert layout is not None, "packed attention needs the layout of its sequence"
+    assert dropout == 0.0, "packed attention is exact only without dropout"
+    heads, depth = query.shape[1], query.shape[3]
+    output = query.new_empty(layout.total, heads, depth)
+    pieces: list[torch.Tensor] = []
+    places: list[torch.Tensor] = []
+    shared_key, shared_value = key[:, :, : layout.prefix], value[:, :, : layout.prefix]
+    if layout.prefix:
+        own = functional.scaled_dot_product_attention(
+            query[:, :, : layout.prefix], shared_key, shared_value, is_causal=True, scale=scaling, enable_gqa=True
+        )
+        pieces.append(own.squeeze(0).transpose(0, 1))
+        places.append(torch.arange(layout.prefix))
+    for group in layout.groups:
+        attended = functional.scaled_dot_product_attention(
+            _gather(query, group),
+            torch.cat([shared_key.expand(len(group.lengths), -1, -1, -1), _gather(key, group)], dim=2),
+            torch.cat([shared_value.expand(len(group.lengths), -1, -1, -1), _gather(value, group)], dim=2),
+            attn_mask=None if layout.prefix == 0 else group.mask,
+            is_causal=layout.prefix == 0,
+            scale=scaling,
+            enable_gqa=True,
+        )
+        pieces.append(attended.transpose(1, 2).flatten(0, 1)[group.real])
+        places.append(group.packed)
+    output = output.index_copy(0, torch.cat(places), torch.cat(pieces))
+    return output.unsqueeze(0), None
+
+
+def _gather(states: torch.Tensor, group: DocumentGroup) -> torch.Tensor:
+    """Turn packed states [1, H, T, D] into the group's documents [N, H, S, D]."""
+    return states[0, :, group.index].transpose(0, 1)
+
+
+AttentionInterface.register(ATTENTION_NAME, packed_attention)
