@@ -21,9 +21,9 @@ class AssistantTable:
         self._database = database
 
     def list(self) -> tuple[Assistant, ...]:
-        """Return all assistants, oldest first."""
+        """Return all assistants, the one changed last first: what was just made is what people want to meet."""
         with self._database.read() as session:
-            rows = session.scalars(select(AssistantRow).order_by(AssistantRow.created_at, AssistantRow.id))
+            rows = session.scalars(select(AssistantRow).order_by(AssistantRow.updated_at.desc(), AssistantRow.id))
             return tuple(_record(row) for row in rows)
 
     def get(self, assistant_id: str) -> Assistant:

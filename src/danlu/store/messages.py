@@ -49,11 +49,11 @@ class MessageTable:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def thread(self, conversation_id: str) -> tuple[Conversation, tuple[Message, ...]]:
+    def thread(self, conversation_id: str, *, deleted: bool = False) -> tuple[Conversation, tuple[Message, ...]]:
         """Return a conversation and all its messages, oldest first, as of one moment.
 
         Raises:
-            NotFoundError: no such conversation.
+            NotFoundError: no such conversation, or it is deleted (and ``deleted`` is not set).
         """
         statement = (
             select(MessageRow)
@@ -61,7 +61,7 @@ class MessageTable:
             .order_by(MessageRow.created_at, MessageRow.id)
         )
         with self._database.read() as session:
-            conversation = read_conversation(session, conversation_id)
+            conversation = read_conversation(session, conversation_id, deleted=deleted)
             return conversation, tuple(_record(row) for row in session.scalars(statement))
 
     def begin_exchange(

@@ -1,0 +1,28 @@
+"""``/answer``: the question and the answer alone, compatible with the scripts it replaces."""
+
+from __future__ import annotations
+
+from fastapi import APIRouter, Request
+from starlette.responses import Response
+
+from danlu.server.access import ServicesDep
+from danlu.server.streaming import respond
+from danlu.serving import api
+from danlu.serving.openai_wire import AnswerRequest
+
+router = APIRouter(tags=["answer"])
+_BODY = {"requestBody": {"content": {"application/json": {"schema": AnswerRequest.model_json_schema()}}}}
+
+
+@router.get("/answer")
+async def get_answer(request: Request, services: ServicesDep) -> Response:
+    """Answer ``prompt``; see POST for the other parameters."""
+    query = dict(request.query_params)
+    return await respond(request, services, lambda: api.answer(services.registry, query))
+
+
+@router.post("/answer", openapi_extra=_BODY)
+async def post_answer(request: Request, services: ServicesDep) -> Response:
+    """Answer one question, the chat template applied: ``{"generated_text", "model", "finish_reason"}``."""
+    body = await request.body()
+    return await respond(request, services, lambda: api.answer(services.registry, body))

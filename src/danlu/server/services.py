@@ -1,0 +1,153 @@
+"""Everything that a running server consists of, and the order in which it starts and stops."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+from danlu.chat.conversations import Conversations
+from danlu.chat.directory import Directory, Listed
+from danlu.chat.hub import Hub
+from danlu.chat.pool import Pool
+from danlu.chat.rooms import Rooms
+from danlu.chat.streams import Streams
+from danlu.chat.wire import ModelView
+from danlu.errors import DanluError
+from danlu.models.versions import load_version
+from danlu.serving.registry import GatewayRegistry
+from danlu.serving.served import ServedModel
+from danlu.settings import Home, Settings
+from danlu.store.home_lock import HomeLock
+from danlu.store.records import Assistant
+from danlu.store.store import Store
+
+if TYPE_CHECKING:
+    from danlu.server.ws import Socket
+
+log = logging.getLogger(__name__)
+
+LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
+
+
+class Services:
+    """The rooms of one server, between ``start`` and ``stop``.
+
+    Attributes:
+        settings: of the process.
+        home: the folder that is served.
+        hosts: names under which the server may be addressed.
+        registry: engines by assistant name.
+        sockets: open WebSockets.
+
+    Args:
+        settings: of the process.
+        registry: engines; a fresh registry when None.
+        hosts: more names under which the server may be addressed.
+    """
+
+    store: Store
+    directory: Directory
+    hub: Hub
+    streams: Streams
+    conversations: Conversations
+
+    def __init__(
+        self, settings: Settings, registry: GatewayRegistry | None = None, hosts: tuple[str, ...] = ()
+    ) -> None:
+        self.settings = settings
+        self.home = Home(settings.home)
+        self.hosts = (*LOOPBACK_NAMES, *hosts)
+        self.registry = registry or GatewayRegistry()
+        self.sockets: set[Socket] = set()
+        self._lock = HomeLock(settings.home)
+        self._preparing: asyncio.Task[None] | None = None
+        self._started = False
+
+    async def start(self) -> None:
+        """Claim the home, open the database, and begin to start engines; returns before these are ready.
+
+        Raises:
+            ConflictError: another program works in this home.
+            MachineError: the home cannot be written.
+            StoreError: the database cannot be used.
+        """
+        self.home.make()
+        self._lock.acquire()
+        try:
+            self.store = await asyncio.to_thread(Store.open, self.home, self.settings.database_url)
+        except BaseException:
+            self._lock.release()
+            raise
+        pool = Pool()
+        interrupted = await pool.run(self.store.messages.interrupt_unfinished)
+        if interrupted:
+            log.warning("%d answers were cut off when the server ended last; their text is kept", interrupted)
+        rooms = Rooms(self.store, pool)
+        self.hub = Hub()
+        self.directory = Directory(self.registry)
+        self.directory.listen(self.hub.engine)
+        self.streams = Streams(self.store, pool, rooms, self.directory, self.hub)
+        self.conversations = Conversations(self.store, pool, rooms, self.streams, self.directory, self.hub)
+        self._started = True
+        assistants = await pool.run(self.store.assistants.list)
+        for assistant in assistants:
+            self.directory.put(Listed(assistant, _unknown_model(assistant)))
+        self._preparing = asyncio.create_task(self._prepare(assistants), name="prepare assistants")
+
+    async def stop(self) -> None:
+        """Interrupt answers, stop engines, close the database and give the home free; harmless twice."""
+        if not self._started:
+            return
+        self._started = False
+        if self._preparing is not None:
+            self._preparing.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await self._preparing
+        await self.streams.close()
+        await self.registry.close()
+        await asyncio.to_thread(self.store.close)
+        self._lock.release()
+
+    async def serve_assistant(self, assistant: Assistant) -> None:
+        """Read an assistant's version and begin to start its engine; what is wrong then stands in the directory."""
+        model = _unknown_model(assistant)
+        try:
+            model, served = await asyncio.to_thread(_load, self.home, assistant)
+            self.directory.put(Listed(assistant, model))
+            await self.registry.serve(served)
+        except DanluError as error:
+            log.warning("assistant %s cannot be served: %s", assistant.name, error)
+            self.directory.put(Listed(assistant, model, error))
+
+    async def _prepare(self, assistants: tuple[Assistant, ...]) -> None:
+        for assistant in assistants:
+            await self.serve_assistant(assistant)
+
+
+def _load(home: Home, assistant: Assistant) -> tuple[ModelView, ServedModel]:
+    folder = home.versions / assistant.version_id
+    version = load_version(folder)
+    served = ServedModel.from_version(
+        folder,
+        engine=_engine(assistant, folder),
+        name=assistant.name,
+        system=assistant.system or None,
+        log=home.logs / f"engine-{version.id}.log",
+    )
+    model = ModelView(version_id=version.id, name=version.name, base=version.base.name)
+    return model, replace(served, defaults=assistant.generation)
+
+
+def _engine(assistant: Assistant, folder: Path) -> str:
+    """Decide ``auto``: llama.cpp when there is a GGUF export, transformers otherwise."""
+    if assistant.engine != "auto":
+        return assistant.engine
+    return "llamacpp" if load_version(folder).export("gguf") is not None else "transformers"
+
+
+def _unknown_model(assistant: Assistant) -> ModelView:
+    return ModelView(version_id=assistant.version_id, name=assistant.version_id, base="")

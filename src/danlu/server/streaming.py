@@ -1,0 +1,55 @@
+"""Answers for callers who may leave: an engine never works for someone who is gone."""
+
+from __future__ import annotations
+
+from collections.abc import Awaitable, Callable, Coroutine
+from contextlib import aclosing
+from typing import Any
+
+from starlette.requests import ClientDisconnect, Request
+from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.types import Send
+
+from danlu.errors import NotFoundError
+from danlu.server.services import Services
+from danlu.serving import api
+from danlu.serving.openai_wire import Json
+
+Call = Callable[[], Coroutine[Any, Any, Json | api.Stream]]
+
+
+class EventStream(StreamingResponse):
+    """A stream whose generator is closed at once when the reader is gone, not when memory is tidied up."""
+
+    def __init__(self, stream: api.Stream) -> None:
+        super().__init__(stream, media_type="text/event-stream", headers=dict(api.STREAM_HEADERS))
+        self._stream = stream
+
+    async def stream_response(self, send: Send) -> None:
+        """Send the stream and close its generator, however this ends."""
+        async with aclosing(self._stream):
+            await super().stream_response(send)
+
+
+async def respond(request: Request, services: Services, call: Call) -> Response:
+    """Run a call of ``danlu.serving.api`` and return its answer; a caller who leaves ends it.
+
+    Raises:
+        DanluError: as the call does.
+    """
+    try:
+        result = await api.until_gone(call(), _gone(request))
+    except NotFoundError as error:
+        # A name that is not served may be an assistant that is being prepared or cannot be served: say that.
+        services.directory.explain(str(error.params.get("name", "")))
+        raise
+    if result is None:
+        raise ClientDisconnect
+    return JSONResponse(result) if isinstance(result, dict) else EventStream(result)
+
+
+async def _gone(request: Request) -> None:
+    """Return when the caller has left. The body has been read before, so nothing else can come."""
+    receive: Callable[[], Awaitable[Any]] = request.receive
+    while (await receive())["type"] != "http.disconnect":
+        pass
