@@ -1,0 +1,136 @@
+"""Checkpoints: everything a run needs to go on as if it had never stopped, in safetensors and JSON, atomically.
+
+A checkpoint is a folder ``step-000040``; a folder of that name is always complete. The newest two are kept, and
+``best`` beside them, the adapter with the lowest held-out loss.
+"""
+
+from __future__ import annotations
+
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from pydantic import BaseModel, ConfigDict, ValidationError
+from safetensors.torch import load_file, save_file
+
+from danlu.errors import TrainingError
+from danlu.files import new_folder
+from danlu.training.adapter import load_adapter_weights, save_adapter, trainable
+
+_KEPT = 2
+_STATE = "state.json"
+_OPTIMIZER = "optimizer.safetensors"
+BEST = "best"
+
+
+class LoopState(BaseModel):
+    """Where the loop stands.
+
+    Attributes:
+        step: optimizer steps done.
+        loss_sum: sum of the steps' losses, for their mean.
+        tokens: real tokens seen.
+        examples: examples seen.
+        seconds: time spent in the loop.
+        best_loss: lowest held-out loss so far.
+        bad_evals: measurements since then.
+        first_loss: loss of the first step.
+        epoch_losses: losses of the latest epoch's steps.
+    """
+
+    model_config = ConfigDict(extra="forbid")
+
+    step: int = 0
+    loss_sum: float = 0.0
+    tokens: int = 0
+    examples: int = 0
+    seconds: float = 0.0
+    best_loss: float | None = None
+    bad_evals: int = 0
+    first_loss: float | None = None
+    epoch_losses: list[float] = []
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    """The checkpoints of one run.
+
+    Attributes:
+        folder: ``runs/RUN/checkpoints``.
+        base_model: name written into the adapters.
+    """
+
+    folder: Path
+    base_model: str
+
+    def save(self, model: PeftModel, optimizer: torch.optim.Optimizer, state: LoopState) -> Path:
+        """Write a checkpoint and remove all but the newest two.
+
+        Raises:
+            MachineError: the disk is full; earlier checkpoints are intact.
+        """
+        target = self.folder / f"step-{state.step:06d}"
+        with new_folder(target) as partial:
+            save_adapter(model, partial, self.base_model)
+            save_file(_optimizer_tensors(model, optimizer), partial / _OPTIMIZER)
+            (partial / _STATE).write_text(state.model_dump_json(indent=2), encoding="utf-8")
+        for old in self._all()[:-_KEPT]:
+            shutil.rmtree(old)
+        return target
+
+    def save_best(self, model: PeftModel) -> None:
+        """Keep the adapter as the best one so far."""
+        with new_folder(self.folder / BEST) as partial:
+            save_adapter(model, partial, self.base_model)
+
+    def newest(self) -> Path | None:
+        """Return the newest complete checkpoint, or None."""
+        found = self._all()
+        return found[-1] if found else None
+
+    def restore(self, folder: Path, model: PeftModel, optimizer: torch.optim.Optimizer) -> LoopState:
+        """Put a checkpoint's adapter and optimizer state back and return where the loop stood.
+
+        Raises:
+            TrainingError: the checkpoint is damaged or belongs to another adapter.
+        """
+        try:
+            state = LoopState.model_validate_json((folder / _STATE).read_bytes())
+        except (OSError, ValidationError) as error:
+            raise TrainingError("training.checkpoint_damaged", str(folder)) from error
+        load_adapter_weights(model, folder)
+        _restore_optimizer(model, optimizer, load_file(folder / _OPTIMIZER), folder)
+        return state
+
+    def restore_best(self, model: PeftModel) -> bool:
+        """Put the best adapter back, if one was kept."""
+        folder = self.folder / BEST
+        if folder.is_dir():
+            load_adapter_weights(model, folder)
+            return True
+        return False
+
+    def _all(self) -> list[Path]:
+        return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
+
+
+def _optimizer_tensors(model: PeftModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
+    return {
+        f"{name}|{key}": value.detach().clone().contiguous()
+        for name, parameter in trainable(model).items()
+        for key, value in optimizer.state[parameter].items()
+        if isinstance(value, torch.Tensor)
+    }
+
+
+def _restore_optimizer(
+    model: PeftModel, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], folder: Path
+) -> None:
+    parameters = trainable(model)
+    for full_name, tensor in tensors.items():
+        name, _, key = full_name.rpartition("|")
+        if name not in parameters:
+            raise TrainingError("training.adapter_mismatch", str(folder), key=name)
+        optimizer.state[parameters[name]][key] = tensor

@@ -1,0 +1,270 @@
+"""The training loop. It reads from top to bottom: set up, resume, step, measure, save, finish.
+
+The loop decides nothing (see ``TrainSettings``) and knows nothing of recipes, commands or servers: it is given a
+model, examples and a folder, and emits events.
+"""
+
+from __future__ import annotations
+
+import gc
+import math
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+import psutil
+import torch
+from peft import PeftModel
+
+from danlu.data.batches import Example, step_members
+from danlu.errors import TrainingError
+from danlu.events import Checkpoint, Emit, Eval, Finished, Sample, SampleAnswer, Started, Step, Stopped, Warned
+from danlu.files import new_folder
+from danlu.i18n import t
+from danlu.training.adapter import save_adapter, trainable
+from danlu.training.checkpoint import Checkpoints, LoopState
+from danlu.training.forward import LossModel
+from danlu.training.memory import peak_rss
+from danlu.training.schedule import learning_rate
+from danlu.training.settings import TrainSettings
+
+# A loss of twice the first one together with a gradient of more than a hundred times the clip is no noise any more
+# (the signs of divergence that Axolotl's guide lists).
+_DIVERGED_LOSS: Final = 2.0
+_DIVERGED_GRAD: Final = 100.0
+_DIVERGED_STEPS: Final = 5
+
+Ask = Callable[[PeftModel], tuple[SampleAnswer, ...]]
+
+
+@dataclass(frozen=True)
+class FitResult:
+    """What the loop did.
+
+    Attributes:
+        status: ``finished``, or ``stopped`` by a person.
+        steps: optimizer steps done.
+        train_loss: mean loss over all steps, in nats a token.
+        heldout_loss: lowest held-out loss, or None without held-out examples.
+        examples_per_second: examples over the loop's time, measurements and checkpoints excluded.
+        tokens_per_second: real tokens likewise.
+        seconds: the loop's time.
+        peak_rss_bytes: largest resident memory of the process so far.
+    """
+
+    status: Literal["finished", "stopped"]
+    steps: int
+    train_loss: float
+    heldout_loss: float | None
+    examples_per_second: float
+    tokens_per_second: float
+    seconds: float
+    peak_rss_bytes: int
+
+
+@dataclass(frozen=True)
+class Job:
+    """What the loop works on.
+
+    Attributes:
+        examples: what is learned.
+        heldout: what is measured on; may be empty.
+        folder: the run's folder; gets ``checkpoints/`` and ``adapter/``.
+        base_model: name of the base model, written into the adapter.
+        ask: asks the model the probe questions; None asks nothing.
+    """
+
+    examples: Sequence[Example]
+    heldout: Sequence[Example]
+    folder: Path
+    base_model: str
+    ask: Ask | None = None
+
+
+def fit(
+    model: PeftModel,
+    job: Job,
+    settings: TrainSettings,
+    emit: Emit,
+    should_stop: Callable[[], bool] = lambda: False,
+    *,
+    resume: bool = False,
+) -> FitResult:
+    """Train the adapter of ``model`` and leave it in ``job.folder / "adapter"``.
+
+    Args:
+        model: a model with an adapter (``attach_lora``); on return it holds the best adapter.
+        job: examples and folders.
+        settings: every value decided.
+        emit: receives each event.
+        should_stop: asked after each step; True saves a checkpoint and returns.
+        resume: go on from the newest checkpoint, if there is one.
+
+    Raises:
+        TrainingError: nothing to learn, a loss that is no number, or divergence.
+        MachineError: the disk is full; earlier checkpoints are intact.
+    """
+    if not any(example.supervised for example in job.examples):
+        raise TrainingError("training.nothing_to_learn")
+    losses = LossModel(model, share_prefix=settings.share_prefix)
+    parameters = list(trainable(model).values())
+    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=settings.weight_decay, fused=True)
+    checkpoints = Checkpoints(job.folder / "checkpoints", job.base_model)
+    newest = checkpoints.newest() if resume else None
+    state = checkpoints.restore(newest, model, optimizer) if newest else LoopState()
+    model.train()
+    if not losses.packed:
+        emit(Warned(code="training.plain_path", message=t("training.plain_path")))
+    elif not losses.packed_agrees(sorted(job.examples, key=lambda item: len(item.input_ids))[:2]):
+        emit(Warned(code="training.self_check_failed", message=t("training.self_check_failed")))
+    dtype = str(model.get_base_model().dtype).removeprefix("torch.")
+    emit(Started(from_step=state.step, steps=settings.steps, device=str(model.device), dtype=dtype))
+    if job.ask and state.step == 0:
+        emit(Sample(step=0, answers=_ask(losses, job.ask)))
+
+    members = step_members(len(job.examples), settings.batch_size, settings.seed, settings.steps)
+    per_epoch = max(1, round(len(job.examples) / settings.batch_size))
+    wild = 0
+    gc.collect()
+    gc.disable()
+    try:
+        while state.step < settings.steps:
+            examples = [job.examples[index] for index in members[state.step]]
+            event = _step(losses, optimizer, parameters, examples, state, settings, per_epoch)
+            emit(event)
+            wild = wild + 1 if _is_wild(event, state, settings) else 0
+            if wild >= _DIVERGED_STEPS:
+                raise TrainingError("training.diverged", step=event.step, rate=f"{settings.learning_rate:.1e}")
+            learned = _learned_by_heart(state, settings, per_epoch)
+            last = state.step == settings.steps or learned
+            exhausted = False
+            if last or state.step % settings.eval_every == 0:
+                exhausted = _measure(losses, job, settings, checkpoints, state, emit)
+            stop = should_stop()
+            if stop or last or exhausted or state.step % settings.checkpoint_every == 0:
+                path = checkpoints.save(model, optimizer, state)
+                emit(Checkpoint(step=state.step, path=str(path), best=state.bad_evals == 0))
+            if stop and not last:
+                emit(Stopped(step=state.step))
+                return _result("stopped", state)
+            if learned or exhausted:
+                code = "training.learned_by_heart" if learned else "training.no_longer_better"
+                emit(Warned(code=code, message=t(code, step=state.step)))
+                break
+    finally:
+        gc.enable()
+
+    checkpoints.restore_best(model)
+    with new_folder(job.folder / "adapter") as partial:
+        save_adapter(model, partial, job.base_model)
+    result = _result("finished", state)
+    emit(
+        Finished(
+            step=state.step,
+            train_loss=result.train_loss,
+            heldout_loss=result.heldout_loss,
+            seconds=result.seconds,
+            peak_rss_bytes=result.peak_rss_bytes,
+        )
+    )
+    return result
+
+
+def _step(
+    losses: LossModel,
+    optimizer: torch.optim.Optimizer,
+    parameters: list[torch.nn.Parameter],
+    examples: Sequence[Example],
+    state: LoopState,
+    settings: TrainSettings,
+    per_epoch: int,
+) -> Step:
+    """Do one optimizer step: the loss is the mean over all learned tokens of the step, however it is cut."""
+    start = time.perf_counter()
+    torch.manual_seed(settings.seed + state.step)  # dropout of a resumed run equals that of an uninterrupted one
+    supervised = sum(example.supervised for example in examples)
+    if supervised == 0:
+        raise TrainingError("training.step_without_target", step=state.step + 1)
+    rate = learning_rate(state.step, settings)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+    loss = 0.0
+    for _, piece in losses.step_losses(examples, settings.token_budget):
+        piece_loss = losses.piece_loss(piece) / supervised
+        piece_loss.backward()  # type: ignore[no-untyped-call]
+        loss += piece_loss.item()
+    norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
+    if not (math.isfinite(loss) and math.isfinite(norm)):
+        raise TrainingError("training.not_a_number", step=state.step + 1, rate=f"{settings.learning_rate:.1e}")
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    seconds = time.perf_counter() - start
+    tokens = sum(len(example.input_ids) for example in examples)
+    state.step += 1
+    state.loss_sum += loss
+    state.tokens += tokens
+    state.examples += len(examples)
+    state.seconds += seconds
+    state.first_loss = loss if state.first_loss is None else state.first_loss
+    state.epoch_losses = [*state.epoch_losses, loss][-per_epoch:]
+    return Step(
+        step=state.step,
+        epoch=round(state.step / per_epoch, 3),
+        loss=loss,
+        learning_rate=rate,
+        grad_norm=norm,
+        tokens=tokens,
+        supervised_tokens=supervised,
+        seconds=seconds,
+    )
+
+
+def _measure(
+    losses: LossModel, job: Job, settings: TrainSettings, checkpoints: Checkpoints, state: LoopState, emit: Emit
+) -> bool:
+    """Measure held-out loss, keep the best adapter, ask the probes; say whether it no longer gets better."""
+    if job.heldout:
+        loss = losses.mean_loss(job.heldout, settings.token_budget)
+        best = state.best_loss is None or loss < state.best_loss
+        state.bad_evals = 0 if best else state.bad_evals + 1
+        if best:
+            state.best_loss = loss
+            checkpoints.save_best(losses.model)
+        emit(Eval(step=state.step, heldout_loss=loss, best=best))
+    if job.ask:
+        emit(Sample(step=state.step, answers=_ask(losses, job.ask)))
+    return bool(job.heldout) and settings.patience is not None and state.bad_evals >= settings.patience
+
+
+def _ask(losses: LossModel, ask: Ask) -> tuple[SampleAnswer, ...]:
+    losses.use_generation_attention()
+    losses.model.eval()
+    answers = ask(losses.model)
+    losses.model.train()
+    return answers
+
+
+def _is_wild(event: Step, state: LoopState, settings: TrainSettings) -> bool:
+    first = state.first_loss or event.loss
+    return event.loss > _DIVERGED_LOSS * first and event.grad_norm > _DIVERGED_GRAD * settings.max_grad_norm
+
+
+def _learned_by_heart(state: LoopState, settings: TrainSettings, per_epoch: int) -> bool:
+    if settings.stop_loss is None or len(state.epoch_losses) < per_epoch:
+        return False
+    return sum(state.epoch_losses) / per_epoch < settings.stop_loss
+
+
+def _result(status: Literal["finished", "stopped"], state: LoopState) -> FitResult:
+    return FitResult(
+        status=status,
+        steps=state.step,
+        train_loss=state.loss_sum / max(state.step, 1),
+        heldout_loss=state.best_loss,
+        examples_per_second=state.examples / max(state.seconds, 1e-9),
+        tokens_per_second=state.tokens / max(state.seconds, 1e-9),
+        seconds=state.seconds,
+        peak_rss_bytes=peak_rss(psutil.Process()),
+    )

@@ -1,0 +1,127 @@
+"""From a micro-batch to its loss: the packed way, and the plain padded way it is checked against."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Final
+
+import torch
+from peft import PeftModel
+from torch import nn
+
+from danlu.data.batches import Example, MicroBatch, micro_batches
+from danlu.training.attention import ATTENTION_NAME
+from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
+
+# Architectures whose attention is full and causal and whose logits are the head's output: the packed path is exact
+# for them (tested for each). Others (sliding windows, soft caps, state spaces) take the plain path.
+PACKED_ARCHITECTURES: Final = frozenset({"llama", "qwen2", "qwen3", "mistral"})
+_TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+
+
+class LossModel:
+    """A model with an adapter, and the way its loss is computed.
+
+    Attributes:
+        model: the peft model.
+        packed: whether the packed path is used.
+    """
+
+    def __init__(self, model: PeftModel, *, share_prefix: bool = True) -> None:
+        self.model = model
+        self._base = model.get_base_model()
+        config = self._base.config
+        windowed = getattr(config, "use_sliding_window", config.model_type == "mistral") and getattr(
+            config, "sliding_window", None
+        )
+        dropout = max((c.lora_dropout for c in model.peft_config.values()), default=0.0)
+        self.packed = config.model_type in PACKED_ARCHITECTURES and not windowed
+        self.share_prefix = share_prefix and dropout == 0.0
+
+    @property
+    def head(self) -> nn.Linear:
+        """The vocabulary head."""
+        head: nn.Linear = self._base.get_output_embeddings()
+        return head
+
+    def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
+        """Return the summed loss of a packed micro-batch in nats, float32, scalar, with its graph."""
+        self._use_attention(ATTENTION_NAME)
+        hidden = self._base.model(
+            input_ids=batch.input_ids,
+            position_ids=batch.layout.position_ids,
+            layout=batch.layout,
+            use_cache=False,
+        ).last_hidden_state[0, batch.rows]
+        if self.head.weight.requires_grad:
+            return plain_cross_entropy(hidden, self.head, batch.targets)
+        return chunked_cross_entropy(hidden, self.head, batch.targets)
+
+    def plain_loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
+        """Return the same for examples padded to a rectangle, through the model's own attention and full logits."""
+        self._use_attention("sdpa")
+        longest = max(len(example.input_ids) for example in examples)
+        ids = torch.zeros(len(examples), longest, dtype=torch.int64)
+        mask = torch.zeros_like(ids)
+        labels = torch.full_like(ids, -100)
+        for row, example in enumerate(examples):
+            length = len(example.input_ids)
+            ids[row, :length] = torch.tensor(example.input_ids)
+            mask[row, :length] = 1
+            learned = torch.tensor(example.learn)
+            labels[row, :length] = torch.where(learned, ids[row, :length], -100)
+        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        return nn.functional.cross_entropy(
+            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
+        )
+
+    def step_losses(
+        self, examples: Sequence[Example], token_budget: int
+    ) -> list[tuple[int, Sequence[Example] | MicroBatch]]:
+        """Cut a step into pieces that fit the budget, each with its number of computed tokens."""
+        if self.packed:
+            pieces = micro_batches(examples, token_budget, share_prefix=self.share_prefix)
+            return [(piece.layout.total, piece) for piece in pieces]
+        size = max(1, token_budget // max(len(example.input_ids) for example in examples))
+        ordered = sorted(examples, key=lambda item: len(item.input_ids))
+        chunks = [ordered[at : at + size] for at in range(0, len(ordered), size)]
+        return [(len(chunk) * len(chunk[-1].input_ids), chunk) for chunk in chunks]
+
+    def piece_loss(self, piece: Sequence[Example] | MicroBatch) -> torch.Tensor:
+        """Return the summed loss of one piece of ``step_losses``."""
+        return self.loss_sum(piece) if isinstance(piece, MicroBatch) else self.plain_loss_sum(piece)
+
+    def mean_loss(self, examples: Sequence[Example], token_budget: int) -> float:
+        """Return the mean loss over the learned tokens of examples in nats, without a graph."""
+        supervised = sum(example.supervised for example in examples)
+        self.model.eval()
+        with torch.no_grad():
+            total = sum(float(self.piece_loss(piece)) for _, piece in self.step_losses(examples, token_budget))
+        self.model.train()
+        return total / supervised
+
+    def packed_agrees(self, examples: Sequence[Example]) -> bool:
+        """Compare the packed path with the plain one on a few examples; use the plain one when they differ.
+
+        Returns:
+            False when the packed path was in use and has now been given up.
+        """
+        if not self.packed:
+            return True
+        supervised = sum(example.supervised for example in examples)
+        with torch.no_grad():
+            fast = sum(
+                float(self.loss_sum(piece))
+                for piece in micro_batches(examples, 1 << 30, share_prefix=self.share_prefix)
+            )
+            plain = float(self.plain_loss_sum(examples))
+        self.packed = abs(fast - plain) / max(supervised, 1) <= _TOLERANCE.get(self._base.dtype, 3e-2)
+        return self.packed
+
+    def use_generation_attention(self) -> None:
+        """Switch to the model's own attention, which generation with a cache needs."""
+        self._use_attention("sdpa")
+
+    def _use_attention(self, name: str) -> None:
+        if self._base.config._attn_implementation != name:
+            self._base.set_attn_implementation(name)
