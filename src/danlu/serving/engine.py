@@ -28,6 +28,7 @@ class EngineSpec:
         model_id: the name the model is served under.
         weights: a GGUF file (llamacpp) or a folder of safetensors (transformers); None for ``openai``.
         adapter: a folder in peft's format, laid over ``weights`` (transformers only).
+        tokenizer: a folder with ``tokenizer.json`` (transformers only; a GGUF file carries its own).
         url: base URL that ends in ``/v1`` (openai only).
         key_variable: environment variable that holds the key of ``url``.
         wire: what the engine is asked: token ids (``completions``) or messages (``chat``).
@@ -41,6 +42,7 @@ class EngineSpec:
     model_id: str
     weights: Path | None = None
     adapter: Path | None = None
+    tokenizer: Path | None = None
     url: str | None = None
     key_variable: str = "DANLU_ENGINE_KEY"
     wire: Wire = "completions"

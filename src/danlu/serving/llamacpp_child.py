@@ -1,7 +1,7 @@
 """The child process of the ``llamacpp`` engine: llama.cpp's own HTTP server, through xllamacpp, on a loopback port.
 
 It lives in a process of its own because the library takes over signal handlers, keeps global state and aborts on an
-assertion. Its first line on stdout is ``{"port": N}`` or ``{"error": KEY, "params": {…}}``.
+assertion. Its first line on stdout is ``{"port": N}`` or ``{"error": KEY, "where": …, "params": {…}}``.
 Its key comes by environment. Not to be imported by anything.
 """
 
@@ -33,14 +33,15 @@ def main() -> None:
     report = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)  # whatever native code prints goes to the log, not into the protocol
     die_with_parent()
-    watch_parent()
     arguments = _parser().parse_args()
+    watch_parent()
     try:
         require_features()
         url = _serve(arguments)
     except DanluError as error:
-        print(json.dumps({"error": error.key, "params": error.params}, default=str), file=report, flush=True)
-        sys.exit(1)
+        about = {"error": error.key, "where": error.where, "params": error.params}
+        print(json.dumps(about, default=str), file=report, flush=True)
+        os._exit(1)  # not sys.exit: the watcher holds the lock of stdin, over which the interpreter stumbles at its end
     print(json.dumps({"port": urlsplit(url).port}), file=report, flush=True)
     report.close()
     threading.Event().wait()

@@ -101,6 +101,7 @@ class ServedModel:
             model_id=version.id,
             weights=weights,
             adapter=adapter,
+            tokenizer=version_dir / version.tokenizer if kind == "transformers" else None,
             url=url,
             wire="chat" if kind == "openai" else "completions",
             context=version.max_context,

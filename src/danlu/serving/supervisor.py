@@ -96,6 +96,7 @@ class ChildEngine:
         self._child: ChildProcess | None = None
         self._client: WireClient | None = None
         self._log_start = 0
+        self._look = asyncio.Event()
         self._own_log = spec.log is None
         self._log_path = (
             spec.log or Path(tempfile.gettempdir()) / f"danlu-engine-{os.getpid()}-{secrets.token_hex(4)}.log"
@@ -140,11 +141,19 @@ class ChildEngine:
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[EnginePiece | EngineFinish, None]:
         """Generate; see ``Engine.stream``."""
-        if self._client is None:
+        client = self._client
+        if client is None:
             raise unavailable(self.spec.model_id, self.state)
-        async with aclosing(self._client.stream(request)) as events:
-            async for event in events:
-                yield event
+        try:
+            async with aclosing(client.stream(request)) as events:
+                async for event in events:
+                    yield event
+        except EngineError as error:
+            if error.key == "serving.engine_gone" and client is self._client and self.state.state == "ready":
+                # The next caller must not run into the same dead child before the supervisor has looked at it.
+                self._states.set("restarting", error.what())
+                self._look.set()
+            raise
 
     async def _supervise(self) -> None:
         policy = self._policy
@@ -162,6 +171,7 @@ class ChildEngine:
                 return
             except EngineError as error:
                 reason = error.what()
+            self._states.set("restarting", reason)
             crashes = 1 if ready_at is not None and time.monotonic() - ready_at > policy.stable_after else crashes + 1
             await self._end_child(grace=0.0)
             _log.warning("engine of %s: %s", self.spec.model_id, reason)
@@ -213,7 +223,7 @@ class ChildEngine:
         except ValueError as error:
             raise EngineError("serving.engine_garbage", reason=line[:100].decode(errors="replace")) from error
         if "error" in report:
-            raise _UnusableError(report["error"], **report.get("params", {}))
+            raise _UnusableError(report["error"], report["where"], **report["params"])
         return int(report["port"])
 
     async def _until_it_ends(self, client: WireClient) -> str:
@@ -225,9 +235,12 @@ class ChildEngine:
             await asyncio.sleep(_POLL_SECONDS)
             if child.poll() is not None:
                 return self._ended(child).what()
-            if time.monotonic() < next_probe:
+            if time.monotonic() < next_probe and not self._look.is_set():
                 continue
+            self._look.clear()
             silent = 0 if await client.healthy(self._policy.probe_timeout) else silent + 1
+            if silent == 0:
+                self._states.set("ready")
             next_probe = time.monotonic() + self._policy.probe_every
             if silent >= self._policy.probe_failures:
                 return t("serving.engine_hangs")
@@ -238,16 +251,18 @@ class ChildEngine:
 
     async def _end_child(self, *, grace: float) -> None:
         client, self._client = self._client, None
-        child, self._child = self._child, None
-        if child is not None:
-            await asyncio.shield(asyncio.to_thread(child.stop, grace))
         if client is not None:
-            await client.close()
+            await asyncio.shield(client.close())
+        if self._child is not None:
+            await asyncio.shield(asyncio.to_thread(self._child.stop, grace))
+            self._child = None
 
 
 def _command(spec: EngineSpec) -> list[str]:
     arguments = ["--weights", str(spec.weights), "--context", str(spec.context), "--slots", str(spec.slots)]
     arguments += ["--threads", str(spec.threads or physical_cores()), "--model-id", spec.model_id]
+    if spec.tokenizer is not None:
+        arguments += ["--tokenizer", str(spec.tokenizer)]
     if spec.adapter is not None:
         arguments += ["--adapter", str(spec.adapter)]
     return python_child(_MODULES[spec.kind], *arguments)

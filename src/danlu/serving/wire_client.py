@@ -128,8 +128,9 @@ class WireClient:
         if self.own or sampling.min_p:
             body["min_p"] = sampling.min_p
         if self.own:
-            # llama.cpp names it repeat_penalty; its default window of 64 tokens would differ from transformers' whole.
-            body |= {"repeat_penalty": sampling.repetition_penalty, "repeat_last_n": -1, "cache_prompt": True}
+            # llama.cpp's name for it; its default window of 64 tokens would differ from transformers' whole text.
+            window = len(request.prompt_ids) + sampling.max_tokens
+            body |= {"repeat_penalty": sampling.repetition_penalty, "repeat_last_n": window, "cache_prompt": True}
             body |= {"return_progress": True, "timings_per_token": True}
         elif sampling.repetition_penalty != 1.0:
             body["repetition_penalty"] = sampling.repetition_penalty
