@@ -122,6 +122,7 @@ async def _run(
     config = uvicorn.Config(
         create_app(services),
         log_config=None,
+        log_level="warning",
         access_log=False,
         lifespan="off",
         http="h11",

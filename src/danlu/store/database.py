@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Final
 
 from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
-from sqlalchemy.exc import ArgumentError, DBAPIError, NoSuchModuleError
+from sqlalchemy.exc import ArgumentError, DBAPIError, IntegrityError, NoSuchModuleError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import ConnectionPoolEntry
 
-from danlu.errors import DanluError, MachineError, StoreError
+from danlu.errors import ConflictError, DanluError, MachineError, StoreError
 from danlu.files import format_bytes, free_bytes
 
 _BUSY_SECONDS: Final = 10
@@ -32,16 +32,18 @@ class Database:
 
     Args:
         url: SQLAlchemy's address of it.
+        busy_seconds: how long SQLite waits for another program that writes.
 
     Raises:
         StoreError: the address cannot be used, or the driver is not installed.
     """
 
-    def __init__(self, url: URL) -> None:
+    def __init__(self, url: URL, busy_seconds: float = _BUSY_SECONDS) -> None:
         self.url = url
+        self._busy_seconds = busy_seconds
         self.is_sqlite = url.get_backend_name() == "sqlite"
         self.path = Path(url.database) if self.is_sqlite and url.database else None
-        self._engine = _make_engine(url, foreign_keys=True)
+        self._engine = _make_engine(url, busy_seconds, foreign_keys=True)
         # Waiting here is fair and costs nothing; SQLite's own waiting polls. Other processes still meet that one.
         self._writer = threading.Lock() if self.is_sqlite else nullcontext()
 
@@ -85,7 +87,7 @@ class Database:
     @contextmanager
     def migration_connection(self) -> Iterator[Connection]:
         """Give a connection for changing tables, with foreign keys off (SQLite copies tables to change them)."""
-        engine = _make_engine(self.url, foreign_keys=False)
+        engine = _make_engine(self.url, self._busy_seconds, foreign_keys=False)
         try:
             with self._errors(), engine.connect().execution_options(**{_WRITES: True}) as connection:
                 yield connection
@@ -104,6 +106,8 @@ class Database:
             raise self._explain(error) from error
 
     def _explain(self, error: DBAPIError) -> DanluError:
+        if isinstance(error, IntegrityError):
+            return ConflictError("store.conflict")
         reason = str(error.orig or error).strip().splitlines()[0] if str(error.orig or error).strip() else repr(error)
         code = getattr(error.orig, "sqlite_errorcode", None)
         if code is not None and self.path is not None:
@@ -117,14 +121,14 @@ class Database:
         return StoreError("store.unavailable", self.place, reason=reason)
 
 
-def _make_engine(url: URL, *, foreign_keys: bool) -> Engine:
+def _make_engine(url: URL, busy_seconds: float, *, foreign_keys: bool) -> Engine:
     try:
         if url.get_backend_name() == "sqlite":
             engine = create_engine(
                 url,
                 pool_size=_POOL_SIZE,
                 max_overflow=0,
-                connect_args={"timeout": _BUSY_SECONDS, "check_same_thread": False},
+                connect_args={"timeout": busy_seconds, "check_same_thread": False},
             )
             _prepare_sqlite(engine, foreign_keys=foreign_keys)
             return engine
@@ -138,7 +142,6 @@ def _prepare_sqlite(engine: Engine, *, foreign_keys: bool) -> None:
         # Python's driver would begin transactions by itself, and too late; ``begun`` below does it.
         connection.isolation_level = None
         cursor = connection.cursor()
-        cursor.execute(f"PRAGMA busy_timeout={_BUSY_SECONDS * 1000}")
         cursor.execute("PRAGMA journal_mode=WAL")
         # In the write-ahead log NORMAL cannot damage the file; a power cut may lose the last moments.
         cursor.execute("PRAGMA synchronous=NORMAL")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final, cast
 
@@ -80,6 +81,15 @@ class MessageTable:
             NotFoundError: no such conversation or parent.
             ConflictError: ``client_id`` was used for something else, or the parent is not a finished answer.
         """
+        return self._once_more(
+            lambda: self._begin_exchange(
+                conversation_id, parent_id=parent_id, client_id=client_id, content=content, title=title
+            )
+        )
+
+    def _begin_exchange(
+        self, conversation_id: str, *, parent_id: str | None, client_id: str, content: str, title: str
+    ) -> Exchange:
         with self._database.write() as session:
             found = _by_client_id(session, client_id)
             if found is not None:
@@ -110,6 +120,11 @@ class MessageTable:
             NotFoundError: no such conversation or message.
             ConflictError: ``client_id`` was used for something else, or the message is not a finished answer.
         """
+        return self._once_more(
+            lambda: self._begin_again(conversation_id, message_id=message_id, client_id=client_id)
+        )
+
+    def _begin_again(self, conversation_id: str, *, message_id: str, client_id: str) -> Exchange:
         with self._database.write() as session:
             found = _by_client_id(session, client_id)
             if found is not None:
@@ -160,6 +175,16 @@ class MessageTable:
                 touch(session, row.conversation_id, moment)
             session.flush()
             return read_conversation(session, row.conversation_id, deleted=True), _record(row)
+
+    @staticmethod
+    def _once_more(work: Callable[[], Exchange]) -> Exchange:
+        """Repeat work that met the same command at the same moment (PostgreSQL): now it finds what the other made."""
+        try:
+            return work()
+        except ConflictError as error:
+            if error.key != "store.conflict":
+                raise
+            return work()
 
     def interrupt_unfinished(self) -> int:
         """Mark every answer that is still waiting or being written as interrupted, its text kept.

@@ -34,16 +34,21 @@ _ADVISORY_KEY: Final = 0x44414E4C55  # "DANLU"; any fixed number that nobody els
 _BACKUPS_KEPT: Final = 10
 
 
-def migrate(database: Database) -> None:
+def migrate(database: Database, migrations: Path | None = None) -> None:
     """Apply the migrations that are missing.
+
+    Args:
+        database: to be changed.
+        migrations: folder of another history of tables; the one of this program when None.
 
     Raises:
         StoreError: the database is of a newer program, damaged, or another process is changing it and does not end.
         MachineError: no room for the copy.
     """
+    logging.getLogger("alembic").setLevel(logging.WARNING)  # it tells every look at the version
     with as_file(files("danlu.store").joinpath("migrations")) as folder, _alone(database):
         config = Config()
-        config.set_main_option("script_location", str(folder).replace("%", "%%"))
+        config.set_main_option("script_location", str(migrations or folder).replace("%", "%%"))
         known = ScriptDirectory.from_config(config)
         with database.migration_connection() as connection:
             current = MigrationContext.configure(connection).get_current_revision()
