@@ -78,10 +78,15 @@ def test_another_program_that_keeps_the_file_locked_is_reported(tmp_path: Path) 
 def test_a_full_disk_is_reported_and_loses_nothing(tmp_path: Path) -> None:
     with Store.open(tmp_path / "danlu.db") as store:
         assistant = make_assistant(store)
-        with pytest.raises(MachineError) as caught, store.database.write() as session:
-            pages = session.scalar(text("PRAGMA page_count"))
-            session.execute(text(f"PRAGMA max_page_count={pages + 2}"))
-            session.execute(text("UPDATE assistants SET greeting = :text"), {"text": "x" * 1_000_000})
+
+        def fill() -> None:
+            with store.database.write() as session:
+                pages = session.scalar(text("PRAGMA page_count"))
+                session.execute(text(f"PRAGMA max_page_count={pages + 2}"))
+                session.execute(text("UPDATE assistants SET greeting = :text"), {"text": "x" * 1_000_000})
+
+        with pytest.raises(MachineError) as caught:
+            fill()
         assert caught.value.key == "ground.disk_full"
         assert store.assistants.list() == (assistant,)
 
@@ -98,8 +103,12 @@ def test_foreign_keys_are_enforced(store: Store) -> None:
 
 
 def test_an_error_inside_a_transaction_undoes_it(store: Store) -> None:
-    with pytest.raises(ZeroDivisionError), store.database.write() as session:
-        session.execute(text("INSERT INTO app_meta (key, value) VALUES ('a', 'b')"))
-        _ = 1 / 0
+    def break_off() -> None:
+        with store.database.write() as session:
+            session.execute(text("INSERT INTO app_meta (key, value) VALUES ('a', 'b')"))
+            raise ZeroDivisionError
+
+    with pytest.raises(ZeroDivisionError):
+        break_off()
     with store.database.read() as session:
         assert session.scalar(text("SELECT count(*) FROM app_meta WHERE key = 'a'")) == 0

@@ -2,7 +2,6 @@ from __future__ import annotations
 
 import shutil
 import sqlite3
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from importlib.resources import files
 from pathlib import Path
@@ -40,12 +39,12 @@ def upgrade():
 
 
 @pytest.fixture
-def later(tmp_path: Path) -> Iterator[Path]:
+def later(tmp_path: Path) -> Path:
     """A history of tables with one more step."""
     folder = tmp_path / "later"
     shutil.copytree(Path(str(files("danlu.store"))) / "migrations", folder)
     (folder / "versions" / "0002_later.py").write_text(NEXT.format(more=""), encoding="utf-8")
-    yield folder
+    return folder
 
 
 def open_database(tmp_path: Path, url: str | None) -> Database:
@@ -70,7 +69,7 @@ def test_a_database_of_a_newer_program_is_refused_and_left_alone(
     migrate(fresh_store.database, later)
     with pytest.raises(StoreError) as caught:
         Store.open(tmp_path / "danlu.db", database_url)
-    assert caught.value.key == "fresh_store.newer_schema"
+    assert caught.value.key == "store.newer_schema"
     assert "0002" in caught.value.message("en")
     with fresh_store.database.read() as session:
         assert session.scalar(text("SELECT version_num FROM alembic_version")) == "0002"

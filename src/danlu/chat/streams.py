@@ -116,10 +116,9 @@ class Streams:
                 task.cancel()
                 log.warning("an answer could not be saved in time")
 
-    @property
-    def running(self) -> int:
-        """How many answers are waiting or being generated."""
-        return len(self._answers)
+    def running_answer(self, message_id: str) -> Answer | None:
+        """Return the answer that fills a message, while it waits or is being generated."""
+        return self._answers.get(message_id)
 
     async def _begin(self, conversation_id: str, begin: Callable[[], Exchange], *, new_question: bool) -> Exchange:
         # Carried out to its end even if the caller goes away: a question that is saved must also be answered.
