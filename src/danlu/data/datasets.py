@@ -127,6 +127,34 @@ class DatasetLibrary:
             raise self._not_found(name)
         shutil.rmtree(self.folder / name)
 
+    def register(self, name_or_file: str) -> DatasetManifest:
+        """Return the newest version of a data set, or register a file under its own name first.
+
+        Raises:
+            NotFoundError: neither a data set nor a file of this name.
+            DataError: the file cannot be used.
+        """
+        versions = self.versions(name_or_file) if _NAME.fullmatch(name_or_file) else []
+        if versions:
+            return versions[0]
+        path = Path(name_or_file)
+        if path.exists() or path.suffix:
+            name = re.sub(r"[^\w.-]+", "-", path.stem).strip("-._") or "data"
+            return self.add(path, name[:64])
+        raise self._not_found(name_or_file)
+
+    def open_version(self, name: str, version: str) -> Dataset:
+        """Read one version of a registered data set.
+
+        Raises:
+            NotFoundError: the version is no longer there.
+        """
+        found = next((item for item in self.versions(name) if item.version == version), None)
+        if found is None:
+            raise self._not_found(f"{name} ({version})")
+        rows = read_rows(self.folder / name / version / "rows.jsonl")
+        return Dataset(name, version, found.sha256, _convert(name, recognise(name, rows), rows))
+
     def open(self, name_or_file: str) -> Dataset:
         """Read a registered data set (its newest version) or a file.
 
@@ -136,11 +164,7 @@ class DatasetLibrary:
         """
         versions = self.versions(name_or_file) if _NAME.fullmatch(name_or_file) else []
         if versions:
-            newest = versions[0]
-            path = self.folder / newest.name / newest.version / "rows.jsonl"
-            rows = read_rows(path)
-            conversations = _convert(newest.name, recognise(path, rows), rows)
-            return Dataset(newest.name, newest.version, newest.sha256, conversations)
+            return self.open_version(versions[0].name, versions[0].version)
         path = Path(name_or_file)
         if path.exists() or path.suffix:
             return read_dataset(path)

@@ -100,6 +100,11 @@ class ChatFormat:
         """Say whether the prompt ends inside an open think block, so that the answer will only close it."""
         return self.prompt_text(messages).rstrip().endswith(THINK_OPEN)
 
+    @cached_property
+    def can_think(self) -> bool:
+        """Say whether the template knows think blocks at all."""
+        return THINK_OPEN in str(self.tokenizer.chat_template) or THINK_CLOSE in str(self.tokenizer.chat_template)
+
     def training_sequences(self, messages: Sequence[Message], learn: Sequence[bool]) -> list[Rendered]:
         """Return what is learned from a conversation, as sequences of ids with a learn mask.
 

@@ -34,6 +34,7 @@ class LoopState(BaseModel):
         tokens: real tokens seen.
         examples: examples seen.
         seconds: time spent in the loop.
+        heldout_before: held-out loss before the first step.
         best_loss: lowest held-out loss so far.
         bad_evals: measurements since then.
         first_loss: loss of the first step.
@@ -47,6 +48,7 @@ class LoopState(BaseModel):
     tokens: int = 0
     examples: int = 0
     seconds: float = 0.0
+    heldout_before: float | None = None
     best_loss: float | None = None
     bad_evals: int = 0
     first_loss: float | None = None

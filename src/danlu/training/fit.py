@@ -47,7 +47,8 @@ class FitResult:
         status: ``finished``, or ``stopped`` by a person.
         steps: optimizer steps done.
         train_loss: mean loss over all steps, in nats a token.
-        heldout_loss: lowest held-out loss, or None without held-out examples.
+        heldout_loss_before: held-out loss before the first step, or None without held-out examples.
+        heldout_loss: lowest held-out loss since, that of the adapter which is kept.
         examples_per_second: examples over the loop's time, measurements and checkpoints excluded.
         tokens_per_second: real tokens likewise.
         seconds: the loop's time.
@@ -57,6 +58,7 @@ class FitResult:
     status: Literal["finished", "stopped"]
     steps: int
     train_loss: float
+    heldout_loss_before: float | None
     heldout_loss: float | None
     examples_per_second: float
     tokens_per_second: float
@@ -121,6 +123,9 @@ def fit(
         emit(Warned(code="training.self_check_failed", message=t("training.self_check_failed")))
     dtype = str(model.get_base_model().dtype).removeprefix("torch.")
     emit(Started(from_step=state.step, steps=settings.steps, device=str(model.device), dtype=dtype))
+    if job.heldout and state.heldout_before is None:
+        state.heldout_before = losses.mean_loss(job.heldout, settings.token_budget)
+        emit(Eval(step=0, heldout_loss=state.heldout_before, best=False))
     if job.ask and state.step == 0:
         emit(Sample(step=0, answers=_ask(losses, job.ask)))
 
@@ -262,6 +267,7 @@ def _result(status: Literal["finished", "stopped"], state: LoopState) -> FitResu
         status=status,
         steps=state.step,
         train_loss=state.loss_sum / max(state.step, 1),
+        heldout_loss_before=state.heldout_before,
         heldout_loss=state.best_loss,
         examples_per_second=state.examples / max(state.seconds, 1e-9),
         tokens_per_second=state.tokens / max(state.seconds, 1e-9),

@@ -1,0 +1,74 @@
+"""Forgetting: how a small set of general questions fares, before and after.
+
+The loss on the reference answers says whether the model still finds them likely; the KL divergence between the two
+models at the same positions says how far it moved, whether or not the reference was its own choice.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+from torch.nn import functional
+
+from danlu.data.batches import Example
+from danlu.models.chat_format import ChatFormat
+from danlu.models.messages import Message
+from danlu.samples import sample_path
+
+
+@dataclass(frozen=True)
+class GeneralResult:
+    """The general set before and after.
+
+    Attributes:
+        n: number of questions.
+        loss_before: mean loss of the answers under the base model, in nats a token.
+        loss_after: the same under the tuned model.
+        kl: mean KL divergence in nats a token, base against tuned.
+    """
+
+    n: int
+    loss_before: float
+    loss_after: float
+    kl: float
+
+
+def general_examples(chat_format: ChatFormat, path: Path | None = None, limit: int | None = None) -> list[Example]:
+    """Encode the built-in general set (or a file of ``{"question", "answer"}`` lines)."""
+    lines = (path or sample_path("general.jsonl")).read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines if line.strip()][:limit]
+    plain = chat_format.with_system("")
+    return [
+        Example(sequence.ids, sequence.learn, index)
+        for index, row in enumerate(rows)
+        for sequence in plain.training_sequences(
+            (Message("user", row["question"]), Message("assistant", row["answer"])), (False, True)
+        )
+    ]
+
+
+def measure_general(model: PeftModel, examples: Sequence[Example]) -> GeneralResult:
+    """Compare the model with and without its adapter on the learned positions of examples."""
+    before = after = kl = 0.0
+    count = 0
+    model.eval()
+    for example in examples:
+        ids = torch.tensor([example.input_ids])
+        positions = torch.tensor([at - 1 for at, learned in enumerate(example.learn) if learned and at])
+        targets = ids[0, positions + 1]
+        with torch.inference_mode():
+            tuned = functional.log_softmax(model(input_ids=ids, use_cache=False).logits[0, positions].float(), dim=-1)
+            with model.disable_adapter():
+                base = functional.log_softmax(
+                    model(input_ids=ids, use_cache=False).logits[0, positions].float(), dim=-1
+                )
+        before += float(functional.nll_loss(base, targets, reduction="sum"))
+        after += float(functional.nll_loss(tuned, targets, reduction="sum"))
+        kl += float((base.exp() * (base - tuned)).sum())
+        count += len(positions)
+    return GeneralResult(len(examples), before / count, after / count, kl / count)

@@ -1,0 +1,79 @@
+"""Greedy answers to many prompts at once, for probes during training and for the proof.
+
+Not for serving: engines do that. The prompts come from the same chat format.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from transformers import PreTrainedModel
+
+from danlu.models.chat_format import THINK_CLOSE, ChatFormat
+from danlu.models.messages import Message
+
+MAX_NEW_TOKENS = 64
+_PROMPTS_AT_ONCE = 16
+
+
+def answer_all(
+    model: PreTrainedModel,
+    chat_format: ChatFormat,
+    conversations: Sequence[Sequence[Message]],
+    max_new_tokens: int = MAX_NEW_TOKENS,
+) -> list[str]:
+    """Answer every conversation greedily.
+
+    Args:
+        model: the model, in evaluation mode and with its own attention (no packed layout).
+        chat_format: how conversations are written.
+        conversations: each ends with a user message.
+        max_new_tokens: longest answer in tokens.
+
+    Returns:
+        The answers without reasoning, in the order given.
+    """
+    prompts = [chat_format.prompt_ids(messages) for messages in conversations]
+    order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
+    answers = [""] * len(prompts)
+    for start in range(0, len(order), _PROMPTS_AT_ONCE):
+        chosen = order[start : start + _PROMPTS_AT_ONCE]
+        for index, ids in zip(
+            chosen, _generate(model, chat_format, [prompts[i] for i in chosen], max_new_tokens), strict=True
+        ):
+            text = str(chat_format.tokenizer.decode(ids, skip_special_tokens=True))
+            answers[index] = text.rpartition(THINK_CLOSE)[2].strip()
+    return answers
+
+
+def _generate(
+    model: PreTrainedModel, chat_format: ChatFormat, prompts: list[list[int]], max_new_tokens: int
+) -> list[list[int]]:
+    longest = max(map(len, prompts))
+    stops = sorted(chat_format.stop_ids)
+    ids = torch.full((len(prompts), longest), stops[0], dtype=torch.int64)
+    mask = torch.zeros_like(ids)
+    for row, prompt in enumerate(prompts):
+        ids[row, longest - len(prompt) :] = torch.tensor(prompt)
+        mask[row, longest - len(prompt) :] = 1
+    with torch.inference_mode():
+        output = model.generate(
+            input_ids=ids,
+            attention_mask=mask,
+            max_new_tokens=max_new_tokens,
+            do_sample=False,
+            num_beams=1,
+            temperature=None,
+            top_p=None,
+            top_k=None,
+            repetition_penalty=1.0,
+            eos_token_id=stops,
+            pad_token_id=stops[0],
+        )
+    return [_until_stop(row.tolist(), chat_format.stop_ids) for row in output[:, longest:]]
+
+
+def _until_stop(ids: list[int], stops: frozenset[int]) -> list[int]:
+    end = next((at for at, token in enumerate(ids) if token in stops), len(ids))
+    return ids[:end]

@@ -1,0 +1,33 @@
+"""What a worker process is asked to do; read by both sides, imports nothing heavy."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from danlu.i18n import Language
+from danlu.recipe import Recipe
+
+
+class Order(BaseModel):
+    """What a worker is to do.
+
+    Attributes:
+        task: ``plan`` stops before training; ``train`` trains; ``version`` goes on to proof and export.
+        home: the home folder.
+        lang: language of the texts it tells.
+        recipe: for a new run.
+        run: for a run that exists (resumed when it is not finished).
+        quant: weights format of the export.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    task: Literal["plan", "train", "version"]
+    home: Path
+    lang: Language
+    recipe: Recipe | None = None
+    run: str | None = None
+    quant: str = "q8_0"

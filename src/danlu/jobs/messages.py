@@ -1,0 +1,108 @@
+"""What a worker process tells the process that started it: one JSON object a line on its standard output."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+
+from danlu import errors
+from danlu.errors import DanluError
+from danlu.events import Event
+from danlu.jobs.runs import TrainReport
+from danlu.planning.plan import Plan
+
+Stage = Literal["model", "data", "plan", "train", "eval", "export"]
+
+
+class _Told(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+
+class StageBegan(_Told):
+    """A part of the work begins; ``text`` says what, in the reader's language."""
+
+    kind: Literal["stage"] = "stage"
+    stage: Stage
+    text: str
+
+
+class StageEnded(_Told):
+    """A part of the work is done."""
+
+    kind: Literal["stage_end"] = "stage_end"
+    stage: Stage
+    seconds: float
+
+
+class Note(_Told):
+    """A sentence for the reader."""
+
+    kind: Literal["note"] = "note"
+    text: str
+
+
+class Advance(_Told):
+    """How far a download or a conversion is, in bytes; ``total`` is 0 when unknown."""
+
+    kind: Literal["advance"] = "advance"
+    text: str
+    done: int
+    total: int
+
+
+class PlanMade(_Told):
+    """The plan, before training starts."""
+
+    kind: Literal["plan"] = "plan"
+    run: str
+    plan: Plan
+
+
+class Happened(_Told):
+    """An event of the run."""
+
+    kind: Literal["event"] = "event"
+    event: Event
+
+
+class Trained(_Told):
+    """Training is over."""
+
+    kind: Literal["trained"] = "trained"
+    report: TrainReport
+
+
+class Published(_Told):
+    """A model version is registered."""
+
+    kind: Literal["published"] = "published"
+    version: str
+
+
+class Refused(_Told):
+    """The work ended with an error, to be raised again where the message arrives."""
+
+    kind: Literal["error"] = "error"
+    error: str
+    key: str
+    where: str | None
+    params: dict[str, str | int | float | None]
+
+    @classmethod
+    def of(cls, error: DanluError) -> Refused:
+        """Describe an error."""
+        params = {k: v if isinstance(v, str | int | float) or v is None else str(v) for k, v in error.params.items()}
+        return cls(error=type(error).__name__, key=error.key, where=error.where, params=params)
+
+    def to_error(self) -> DanluError:
+        """Return the error as it was."""
+        kind: type[DanluError] = getattr(errors, self.error, DanluError)
+        return kind(self.key, self.where, **self.params)  # type: ignore[arg-type,unused-ignore]
+
+
+Told = Annotated[
+    StageBegan | StageEnded | Note | Advance | PlanMade | Happened | Trained | Published | Refused,
+    Field(discriminator="kind"),
+]
+TOLD: TypeAdapter[Told] = TypeAdapter(Told)

@@ -1,0 +1,191 @@
+"""Runs as folders: ``DANLU_HOME/runs/RUN/`` with recipe, plan, events, checkpoints, adapter and report.
+
+The folder is the truth; a run that is being worked on holds a lock that dies with its process. Not for doing the
+work (``pipeline``).
+"""
+
+from __future__ import annotations
+
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Literal
+
+from filelock import FileLock, Timeout
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from danlu.errors import ConflictError, NotFoundError, TrainingError
+from danlu.events import Failed, Finished, LoggedEvent, Step, Stopped, read_events
+from danlu.files import write_text
+from danlu.planning.plan import Plan, Prediction
+from danlu.recipe import Recipe, dump_recipe, load_recipe
+from danlu.settings import Home
+
+RunStatus = Literal["planned", "running", "finished", "stopped", "failed", "interrupted"]
+
+
+class TrainReport(BaseModel):
+    """What ``danlu train --json`` prints and ``report.json`` keeps."""
+
+    model_config = ConfigDict(frozen=True)
+
+    run: str
+    status: Literal["finished", "stopped"]
+    steps: int
+    epochs: float
+    train_loss: float
+    heldout_loss_before: float | None
+    heldout_loss: float | None
+    examples_per_second: float
+    tokens_per_second: float
+    seconds: float
+    peak_rss_bytes: int
+    plan: Prediction | None
+    adapter: str | None
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    """One run.
+
+    Attributes:
+        path: its folder.
+    """
+
+    path: Path
+
+    @property
+    def name(self) -> str:
+        """The run's name."""
+        return self.path.name
+
+    @property
+    def events_path(self) -> Path:
+        """Its event log."""
+        return self.path / "events.jsonl"
+
+    @property
+    def adapter(self) -> Path:
+        """Its adapter; there only when the run has finished."""
+        return self.path / "adapter"
+
+    def write(self, recipe: Recipe, plan: Plan) -> None:
+        """Write the recipe and the plan."""
+        write_text(self.path / "recipe.yaml", dump_recipe(recipe))
+        write_text(self.path / "plan.json", plan.model_dump_json(indent=2) + "\n")
+
+    def recipe(self) -> Recipe:
+        """Read the recipe."""
+        return load_recipe(self.path / "recipe.yaml")
+
+    def plan(self) -> Plan:
+        """Read the plan.
+
+        Raises:
+            TrainingError: it is damaged or was written by another version.
+        """
+        path = self.path / "plan.json"
+        try:
+            return Plan.model_validate_json(path.read_bytes())
+        except (OSError, ValidationError) as error:
+            raise TrainingError("jobs.plan_damaged", str(path)) from error
+
+    def report(self) -> TrainReport | None:
+        """Read what training left, or None before its end."""
+        path = self.path / "report.json"
+        return TrainReport.model_validate_json(path.read_bytes()) if path.is_file() else None
+
+    def events(self) -> list[LoggedEvent]:
+        """Read all events."""
+        return read_events(self.events_path)
+
+    def status(self) -> RunStatus:
+        """Say where the run stands."""
+        if self.is_running():
+            return "running"
+        events = [item.event for item in self.events()]
+        last = next((event for event in reversed(events) if isinstance(event, Finished | Failed | Stopped)), None)
+        if isinstance(last, Finished):
+            return "finished"
+        if any(isinstance(event, Step) for event in events):
+            return "interrupted" if last is None else "stopped" if isinstance(last, Stopped) else "failed"
+        return "failed" if isinstance(last, Failed) else "planned"
+
+    def is_running(self) -> bool:
+        """Say whether a process works on the run now."""
+        lock = FileLock(self.path / ".lock")
+        try:
+            with lock.acquire(blocking=False):
+                return False
+        except Timeout:
+            return True
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Hold the run for this process.
+
+        Raises:
+            ConflictError: another process works on it.
+        """
+        lock = FileLock(self.path / ".lock")
+        try:
+            lock.acquire(blocking=False)
+        except Timeout:
+            raise ConflictError("jobs.run_busy", self.name) from None
+        try:
+            yield
+        finally:
+            lock.release()
+
+
+class Runs:
+    """The runs of one home."""
+
+    def __init__(self, home: Home) -> None:
+        self.folder = home.runs
+
+    def new(self, stem: str) -> RunFolder:
+        """Create an empty run folder named after the data and the time."""
+        base = f"{stem}-{datetime.now(UTC):%Y%m%d-%H%M%S}"
+        for suffix in ("", *(f"-{number}" for number in range(2, 100))):
+            path = self.folder / (base + suffix)
+            try:
+                path.mkdir(parents=True)
+            except FileExistsError:
+                continue
+            return RunFolder(path)
+        raise ConflictError("jobs.run_busy", base)
+
+    def list(self) -> list[RunFolder]:
+        """Return all runs, newest first."""
+        if not self.folder.is_dir():
+            return []
+        paths = [path for path in self.folder.iterdir() if (path / "plan.json").is_file()]
+        return [RunFolder(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)]
+
+    def get(self, name: str) -> RunFolder:
+        """Return a run.
+
+        Raises:
+            NotFoundError: there is none of this name.
+        """
+        path = self.folder / name
+        if path.parent != self.folder or not (path / "plan.json").is_file():
+            known = ", ".join(run.name for run in self.list()[:3]) or "–"
+            raise NotFoundError("jobs.unknown_run", name=name, known=known)
+        return RunFolder(path)
+
+    def remove(self, name: str) -> None:
+        """Delete a run's folder.
+
+        Raises:
+            NotFoundError: there is none of this name.
+            ConflictError: it is running.
+        """
+        run = self.get(name)
+        with run.locked():
+            pass
+        shutil.rmtree(run.path)

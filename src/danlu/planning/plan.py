@@ -1,0 +1,231 @@
+"""The plan: a recipe with every ``auto`` decided, each decision with its reason, and the predicted time and memory."""
+
+from __future__ import annotations
+
+import math
+from typing import Any, Literal
+
+from pydantic import BaseModel, ConfigDict
+
+from danlu.errors import RecipeError
+from danlu.hardware import Machine
+from danlu.i18n import Language, t
+from danlu.models.versions import DatasetRef
+from danlu.planning import rules
+from danlu.planning.facts import DataFacts, ModelFacts
+from danlu.planning.rules import Choice
+from danlu.recipe import Recipe
+from danlu.training.settings import LoraSettings, TrainSettings
+
+Value = float | int | str | bool | None
+
+
+class Decision(BaseModel):
+    """One value of the plan: who chose it and why.
+
+    Attributes:
+        field: dotted name in the recipe.
+        value: the value.
+        by: ``recipe`` when the person chose it.
+        reason: catalogue key.
+        params: values of the reason's placeholders.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    field: str
+    value: Value
+    by: Literal["recipe", "danlu"]
+    reason: str
+    params: dict[str, str | int | float] = {}
+
+    def because(self, lang: Language | None = None) -> str:
+        """Return the reason as a sentence."""
+        return t(self.reason, lang, **self.params)
+
+
+class Notice(BaseModel):
+    """Something to know before the start."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    code: str
+    params: dict[str, str | int | float] = {}
+
+    def text(self, lang: Language | None = None) -> str:
+        """Return the notice as a sentence."""
+        return t(self.code, lang, **self.params)
+
+
+class Prediction(BaseModel):
+    """What the run will cost, from a short measurement.
+
+    Attributes:
+        predicted_seconds: time of the loop.
+        predicted_peak_rss_bytes: largest resident memory of the training process.
+        measured_tokens_per_second: packed tokens a second in the measurement.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    predicted_seconds: float
+    predicted_peak_rss_bytes: int
+    measured_tokens_per_second: float
+
+
+class DataSummary(BaseModel):
+    """The examples in numbers, for the reader of the plan."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    rows: int
+    train: int
+    holdout: int
+    tokens: int
+    supervised_tokens: int
+    longest: int
+
+
+class Plan(BaseModel):
+    """Everything about a run, decided."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    format: Literal[1] = 1
+    model: str
+    datasets: tuple[DatasetRef, ...]
+    holdout_share: float
+    max_length: int
+    system: str
+    epochs: float
+    data: DataSummary
+    settings: TrainSettings
+    decisions: tuple[Decision, ...]
+    notices: tuple[Notice, ...] = ()
+    prediction: Prediction | None = None
+
+
+class _Decider:
+    """Takes the recipe's value where there is one, the rule's where it says ``auto``, and notes which."""
+
+    def __init__(self) -> None:
+        self.decisions: list[Decision] = []
+
+    def decide(self, name: str, wished: Value, rule: Choice) -> Any:
+        if wished != "auto":
+            self.decisions.append(Decision(field=name, value=wished, by="recipe", reason="planning.chosen"))
+            return wished
+        self.decisions.append(
+            Decision(field=name, value=rule.value, by="danlu", reason=rule.reason, params=rule.params)
+        )
+        return rule.value
+
+
+def decide_holdout(recipe: Recipe, rows: int) -> Choice:
+    """Return the share of examples to keep aside.
+
+    Raises:
+        RecipeError: the recipe names a data set, which is not built yet.
+    """
+    wished = recipe.data.holdout
+    if isinstance(wished, float | int):
+        return Choice(float(wished), "planning.chosen")
+    if wished != "auto":
+        raise RecipeError("planning.holdout_dataset", "data.holdout", value=wished)
+    return rules.holdout_share(rows)
+
+
+def make_plan(
+    recipe: Recipe,
+    model: ModelFacts,
+    data: DataFacts,
+    machine: Machine,
+    datasets: tuple[DatasetRef, ...],
+    holdout: Choice,
+) -> Plan:
+    """Decide every ``auto`` of a recipe.
+
+    Args:
+        recipe: what the person wants.
+        model: the base model in numbers.
+        data: the examples in numbers, split and encoded.
+        machine: this machine.
+        datasets: the versions of the data sets.
+        holdout: the choice that the split was made with.
+
+    Raises:
+        RecipeError: the recipe asks for something that is not built yet.
+    """
+    _require_built(recipe)
+    decider = _Decider()
+    wish = recipe.train
+    by_recipe = recipe.data.holdout != "auto"
+    decider.decide("data.holdout", holdout.value if by_recipe else "auto", holdout)
+    batch = decider.decide("train.batch_size", wish.batch_size, rules.batch_size(data))
+    passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, rules.epochs(data))
+    steps = max(1, math.ceil(data.train * passes / batch))
+    rate = decider.decide("train.learning_rate", wish.learning_rate, rules.learning_rate(model, batch, steps))
+    kind = decider.decide("train.lr_scheduler_type", wish.lr_scheduler_type, rules.scheduler())
+    warmup = decider.decide("train.warmup_ratio", wish.warmup_ratio, rules.warmup_ratio())
+    dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine))
+    longest = decider.decide("train.max_length", wish.max_length, rules.max_length(model, data))
+    r = decider.decide("lora.r", recipe.lora.r, rules.rank(model, data))
+    alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r))
+    every = decider.decide("eval.every", recipe.eval.every, rules.eval_every(steps))
+    stop = decider.decide("eval.early_stopping", recipe.eval.early_stopping, rules.early_stopping(data))
+    budget = rules.token_budget(data, batch, machine, model)
+    few = data.train <= rules.FEW
+    settings = TrainSettings(
+        learning_rate=rate,
+        steps=steps,
+        batch_size=batch,
+        lora=LoraSettings(
+            r=r, lora_alpha=alpha, lora_dropout=recipe.lora.lora_dropout, target_modules=recipe.lora.target_modules
+        ),
+        token_budget=int(budget.value or 0),
+        share_prefix=recipe.lora.lora_dropout == 0,
+        max_grad_norm=wish.max_grad_norm,
+        weight_decay=wish.weight_decay,
+        scheduler=kind,
+        warmup_steps=round(warmup * steps),
+        dtype=dtype,
+        seed=wish.seed,
+        eval_every=every,
+        patience=3 if stop and data.holdout else None,
+        stop_loss=0.05 if few and recipe.train.num_train_epochs == "auto" else None,
+        checkpoint_every=max(1, every),
+    )
+    return Plan(
+        model=model.name,
+        datasets=datasets,
+        holdout_share=float(holdout.value or 0),
+        max_length=longest,
+        system=recipe.system,
+        epochs=passes,
+        data=DataSummary(
+            rows=data.rows,
+            train=data.train,
+            holdout=data.holdout,
+            tokens=data.tokens.total,
+            supervised_tokens=data.tokens.supervised,
+            longest=data.tokens.longest,
+        ),
+        settings=settings,
+        decisions=tuple(decider.decisions),
+        notices=tuple(_notices(data)),
+    )
+
+
+def _notices(data: DataFacts) -> list[Notice]:
+    if data.rows < 90:
+        return [Notice(code="planning.notice_few_rows", params={"rows": data.rows})]
+    return []
+
+
+def _require_built(recipe: Recipe) -> None:
+    if recipe.objective != "sft":
+        raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft")
+    if recipe.method != "lora":
+        raise RecipeError("planning.not_built", "method", value=recipe.method, built="lora")
+    if recipe.resources.devices not in {"auto", 1}:
+        raise RecipeError("planning.not_built", "resources.devices", value=recipe.resources.devices, built="1")

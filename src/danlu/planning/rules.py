@@ -1,0 +1,142 @@
+"""The written rules: what is chosen when a recipe says ``auto``, and why.
+
+Each rule is a pure function from facts to a value and a reason. ``docs/plan-and-settings.md`` has them as a table
+with their sources; "Tinker" is the Tinker cookbook's ``hyperparam_utils`` and its published sweep.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Final
+
+from danlu.hardware import Machine
+from danlu.planning.facts import DataFacts, ModelFacts
+
+FEW: Final = 20
+"""Up to so many rows, a run is about learning these very sentences."""
+
+_TINKER_BASE: Final = 5e-4
+_TINKER_EXPONENT: Final = {"llama": 0.781}
+_TINKER_EXPONENT_OTHER: Final = 0.0775
+_TINKER_BATCH: Final = 128
+_SHORT_RUN_STEPS: Final = 1000
+_SHORT_RUN_MOST: Final = 12.0
+_CAP: Final = 1.5
+_PARAMETERS_PER_RANK: Final = 3_600  # a lower bound: 7 matrices a layer, (in + out) of each, per unit of hidden size
+_RANKS: Final = (16, 32, 64, 128)
+_MEMORY_SHARE: Final = 0.6
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A value with its reason.
+
+    Attributes:
+        value: what was chosen.
+        reason: catalogue key of the reason.
+        params: values of the reason's placeholders.
+    """
+
+    value: float | int | str | bool | None
+    reason: str
+    params: dict[str, str | int | float] = field(default_factory=dict)
+
+
+def holdout_share(rows: int) -> Choice:
+    """Keep a tenth aside, but nothing of very few rows: each of them is needed for learning."""
+    if rows <= FEW:
+        return Choice(0.0, "planning.holdout_few", {"rows": rows})
+    return Choice(0.1, "planning.holdout_tenth")
+
+
+def batch_size(data: DataFacts) -> Choice:
+    """Small data needs many corrections, so few examples each; above 2,000 rows 16 (LoRA loses from 32 on)."""
+    if data.train <= FEW:
+        return Choice(2, "planning.batch_few", {"rows": data.train})
+    if data.train < 2000:
+        return Choice(8, "planning.batch_small", {"rows": data.train})
+    return Choice(16, "planning.batch_large", {"rows": data.train})
+
+
+def epochs(data: DataFacts) -> Choice:
+    """More passes over fewer rows; aim at 100 steps or more, but at most 3 passes from 1,000 rows on."""
+    for rows, passes in ((FEW, 10), (50, 8), (300, 6), (1000, 4)):
+        if data.train <= rows:
+            return Choice(passes, "planning.epochs_small", {"rows": data.train})
+    return Choice(3 if data.train < 20_000 else 1, "planning.epochs_large", {"rows": data.train})
+
+
+def learning_rate(model: ModelFacts, batch: int, steps: int) -> Choice:
+    """Tinker's formula for LoRA, raised for short runs and capped below where its sweep diverged.
+
+    ``5e-4 · (2000 / H)^p · sqrt(batch / 128)`` with p = 0.781 for llama and 0.0775 for others; runs under 1,000 steps
+    get up to twelve times that (Tinker: about fifteen for very short runs), but never more than 1.5 times the value
+    at batch 128 (72 of 80 divergences of the sweep were at 3e-3).
+    """
+    exponent = _TINKER_EXPONENT.get(model.family, _TINKER_EXPONENT_OTHER)
+    full = _TINKER_BASE * (2000 / model.hidden) ** exponent
+    boost = min(max(_SHORT_RUN_STEPS / max(steps, 1), 1.0), _SHORT_RUN_MOST)
+    rate = min(full * math.sqrt(batch / _TINKER_BATCH) * boost, full * _CAP)
+    rounded = float(f"{rate:.1e}")
+    return Choice(rounded, "planning.learning_rate", {"family": model.family, "hidden": model.hidden, "steps": steps})
+
+
+def rank(model: ModelFacts, data: DataFacts) -> Choice:
+    """The smallest rank whose adapter has more numbers than there are learned tokens (Tinker), at least 16."""
+    per_rank = model.hidden * _PARAMETERS_PER_RANK / 16
+    for candidate in _RANKS:
+        if per_rank * candidate >= data.tokens.supervised:
+            break
+    return Choice(candidate, "planning.rank", {"tokens": data.tokens.supervised})
+
+
+def alpha(r: int) -> Choice:
+    """Fixed at 32 (2 r at rank 16), so that one learning rate fits every rank (LoRA Without Regret)."""
+    return Choice(32.0, "planning.alpha", {"r": r})
+
+
+def max_length(model: ModelFacts, data: DataFacts) -> Choice:
+    """The model's own limit, so that no example is ever too long without need."""
+    return Choice(model.context, "planning.max_length", {"longest": data.tokens.longest})
+
+
+def dtype(machine: Machine) -> Choice:
+    """The number format this machine multiplies faster in, by measurement."""
+    speeds = {name: round(speed) for name, speed in machine.gflops.items()}
+    return Choice(machine.fastest_dtype, "planning.dtype", {"fp32": speeds["float32"], "bf16": speeds["bfloat16"]})
+
+
+def scheduler() -> Choice:
+    """Linear to zero (Tinker)."""
+    return Choice("linear", "planning.scheduler")
+
+
+def warmup_ratio() -> Choice:
+    """5 % of the steps (3 to 10 % in every guide that gives a number)."""
+    return Choice(0.05, "planning.warmup")
+
+
+def eval_every(steps: int) -> Choice:
+    """Six times a run, and at least every 100 steps."""
+    return Choice(max(1, min(math.ceil(steps / 6), 100)), "planning.eval_every")
+
+
+def early_stopping(data: DataFacts) -> Choice:
+    """Only where held-out examples can say that it no longer gets better."""
+    if data.holdout == 0:
+        return Choice(False, "planning.early_stopping_off")
+    return Choice(True, "planning.early_stopping_on")
+
+
+def token_budget(data: DataFacts, batch: int, machine: Machine, model: ModelFacts) -> Choice:
+    """As many tokens at once as memory allows; more than 4,096 gain nothing on a CPU.
+
+    A token's activations cost about 34 fp32 values of the width a layer and 30 layers (measured on SmolLM2-135M:
+    2.3 MB a token), which is used as the estimate before the run measures it.
+    """
+    per_token = 34 * 4 * 30 * model.hidden
+    room = machine.available_bytes * _MEMORY_SHARE - 2 * model.weights_bytes
+    fits = int(max(room, 0) / per_token)
+    budget = max(min(4096, fits), data.tokens.longest)
+    return Choice(budget, "planning.token_budget", {"batch": batch})
