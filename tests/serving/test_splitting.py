@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
@@ -16,7 +18,7 @@ cuts = st.lists(st.integers(0, 60), max_size=12)
 
 def chunks(text: str, places: list[int]) -> list[str]:
     bounds = [0, *sorted(min(place, len(text)) for place in places), len(text)]
-    return [text[a:b] for a, b in zip(bounds, bounds[1:], strict=False)]
+    return [text[a:b] for a, b in itertools.pairwise(bounds)]
 
 
 def split(pieces: list[str], *, opened: bool) -> tuple[str, str]:

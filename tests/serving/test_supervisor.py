@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import os
 import signal
 import subprocess
@@ -167,7 +168,7 @@ def test_stopping_ends_the_child_and_its_running_answer(
         with pytest.raises(EngineError):
             await reader
         assert not psutil.pid_exists(pid)
-        assert door.health().engine.state == "stopped"
+        assert door.engine.state.state == "stopped"
 
     run(with_gateway(make(llamacpp_spec, prompts), stop))
 
@@ -233,19 +234,16 @@ def test_a_child_inside_native_code_dies_with_its_parent() -> None:
 
 def test_the_pause_between_restarts_grows_to_its_bound(run: Run[Any], llamacpp_spec: EngineSpec) -> None:
     async def start() -> list[float]:
-        times: list[float] = []
+        times: dict[int, float] = {}
         policy = RestartPolicy(max_crashes=4, first_pause=0.1, longest_pause=0.2)
         engine = ChildEngine(llamacpp_spec, policy, command=(sys.executable, "-c", "raise SystemExit(1)"))
-        engine.subscribe(lambda state: times.append(time.monotonic()) if state.state == "restarting" else None)
+        engine.subscribe(lambda state: times.setdefault(state.restarts, time.monotonic()) and None)
         await engine.start()
         await until(lambda: engine.state.state == "failed")
         await engine.stop()
-        return times
+        return [times[restart] for restart in (1, 2, 3)]
 
-    times = run(start())  # each crash is told twice: when it is seen, and with the number of the restart
-    counted = times[1::2]
-    assert len(counted) == 3
-    pauses = [b - a for a, b in zip(counted, counted[1:], strict=False)]
+    pauses = [later - earlier for earlier, later in itertools.pairwise(run(start()))]
     assert all(pause >= least for pause, least in zip(pauses, (0.1, 0.2), strict=True))
 
 

@@ -2,7 +2,7 @@
 
 The reference that the other engines are compared with, and the fallback where llama.cpp does not run. It speaks the
 same wire: ``POST /v1/completions`` with token ids, streamed. Its first line on stdout is ``{"port": N}`` or
-``{"error": KEY, "where": …, "params": {…}}``; its key comes by environment. Not for many callers; the gateway never imports it.
+``{"error": KEY, "where": …, "params": {…}}``; its key comes by environment. Not for many callers, nor to be imported.
 """
 
 from __future__ import annotations

@@ -13,6 +13,7 @@ from contextlib import aclosing
 from typing import Any
 
 import aiohttp
+from aiohttp.http_exceptions import HttpProcessingError
 
 from danlu.errors import EngineError, EngineTimeoutError
 from danlu.serving.engine import EngineFinish, EnginePiece, EngineRequest, FinishReason, Wire
@@ -161,8 +162,10 @@ async def _sse(response: aiohttp.ClientResponse) -> AsyncIterator[str]:
         async for line in response.content:
             if line.startswith(b"data:"):
                 yield line[5:].strip().decode("utf-8")
-    except (ValueError, UnicodeDecodeError) as error:  # ValueError: aiohttp's word for a line beyond the buffer
+    except (ValueError, HttpProcessingError) as error:  # bytes that are not UTF-8; a line beyond the buffer
         raise EngineError("serving.engine_garbage", reason=str(error)) from error
+    except RuntimeError as error:  # aiohttp's word for reading on after the session was closed
+        raise EngineError("serving.engine_gone", reason=str(error)) from error
 
 
 def _json(data: str) -> dict[str, Any]:

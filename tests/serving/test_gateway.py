@@ -1,0 +1,347 @@
+"""Admission, clocks and think blocks, over real engines and over a server that misbehaves on purpose."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import aclosing, asynccontextmanager
+from dataclasses import replace
+from typing import Any
+
+import pytest
+from aiohttp import web
+
+from danlu.errors import BusyError, EngineError, EngineTimeoutError, UsageError
+from danlu.models.chat_format import ChatFormat
+from danlu.models.messages import Message
+from danlu.serving.admission import Admission
+from danlu.serving.engine import EngineSpec, GenerationRequest, Queued, Sampling, Started, TextPiece
+from danlu.serving.gateway import Gateway, Limits
+from danlu.serving.openai_engine import OpenAIEngine
+from danlu.serving.supervisor import ChildEngine
+
+from .conftest import CONTEXT, QUICK, Run, asking, collect, until, with_gateway
+
+Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+
+
+def test_those_beyond_the_queue_are_refused_at_once_and_the_others_come_in_order(
+    run: Run[Any], llamacpp_spec: EngineSpec, prompts: ChatFormat
+) -> None:
+    async def crowd(door: Gateway) -> None:
+        begun: list[int] = []
+        places: dict[int, list[int]] = {}
+
+        async def call(number: int, tokens: int) -> None:
+            async with aclosing(door.generate(asking(str(number), tokens))) as events:
+                async for event in events:
+                    if isinstance(event, Queued):
+                        places.setdefault(number, []).append(event.position)
+                    elif isinstance(event, Started):
+                        begun.append(number)
+
+        first = asyncio.create_task(call(0, CONTEXT))
+        await until(lambda: begun == [0])
+        waiting = []
+        for number in (1, 2, 3):
+            waiting.append(asyncio.create_task(call(number, 4)))
+            await until(lambda n=number: door.health().waiting == n)  # type: ignore[misc]
+        with pytest.raises(BusyError) as error:
+            await collect(door.generate(asking("4", 4)))
+        assert error.value.status == 503
+        assert error.value.retry_after >= 1
+        waiting[1].cancel()  # one who waits may leave as well
+        await until(lambda: door.health().waiting == 2)
+        first.cancel()
+        await asyncio.gather(waiting[0], waiting[2])
+        assert begun == [0, 1, 3]
+        assert places[1] == [1]
+        assert places[3] == [3, 2, 1]
+        assert (door.health().running, door.health().waiting) == (0, 0)
+
+    spec = replace(llamacpp_spec, slots=1)
+    run(with_gateway(Gateway(ChildEngine(spec, QUICK), prompts, Limits(queue=3)), crowd))
+
+
+def test_the_wait_is_estimated_from_past_answers() -> None:
+    admission = Admission(slots=2, queue=2)
+    assert admission.eta(1) is None
+    ticket = admission.enter()
+    admission.leave(ticket, seconds=8.0)
+    assert admission.eta(1) == 4.0
+    for _ in range(4):
+        admission.enter()
+    with pytest.raises(BusyError) as error:
+        admission.enter()
+    assert error.value.retry_after == 12
+
+
+def test_giving_a_place_back_twice_frees_it_once() -> None:
+    admission = Admission(slots=1, queue=2)
+    first, second, third = admission.enter(), admission.enter(), admission.enter()
+    admission.leave(first)
+    admission.leave(first)
+    assert (second.position, third.position) == (0, 1)
+    assert admission.running == 1
+
+
+@pytest.mark.parametrize("leave_after", [0, 1, 2, 7])
+def test_a_thousand_leaving_readers_leak_nothing(run: Run[Any], gateway: Gateway, leave_after: int) -> None:
+    async def leave() -> None:
+        async def call() -> None:
+            count = 0
+            async with aclosing(gateway.generate(asking("x", CONTEXT))) as events:
+                async for _ in events:
+                    count += 1
+                    if count > leave_after:
+                        return
+
+        for _ in range(10):
+            await asyncio.gather(*(call() for _ in range(25)))
+        assert (gateway.health().running, gateway.health().waiting) == (0, 0)
+
+    expected = run(collect(gateway.generate(asking("z", 20))))[0]
+    run(leave())
+    assert run(collect(gateway.generate(asking("z", 20))))[0] == expected
+
+
+def test_stop_strings_end_the_answer_before_them(run: Run[Any], gateway: Gateway) -> None:
+    whole = run(collect(gateway.generate(asking("stop", 60))))[0]
+    assert len(whole) > 30
+    mark = whole[20:23]
+    content, _, finish = run(collect(gateway.generate(asking("stop", CONTEXT, stop=(mark,)))))
+    assert content == whole[: whole.index(mark)]
+    assert finish.reason == "stop"
+    assert finish.completion_tokens < 60
+
+
+def test_a_think_block_that_the_template_opens_is_reasoning(
+    run: Run[Any], gateway: Gateway, prompts: ChatFormat
+) -> None:
+    class Opened:
+        """The same prompts, declared to end inside a think block."""
+
+        stop_ids, stop_strings = prompts.stop_ids, prompts.stop_strings
+        prompt_ids = staticmethod(prompts.prompt_ids)
+
+        @staticmethod
+        def opens_thinking(_: Any) -> bool:
+            return True
+
+    async def ask() -> tuple[str, str, Any]:
+        return await collect(Gateway(gateway.engine, Opened()).generate(asking("why", 20)))
+
+    plain = run(collect(gateway.generate(asking("why", 20))))[0]
+    content, reasoning, finish = run(ask())
+    assert (content, reasoning) == ("", plain.strip())
+    assert finish.reasoning_seconds is not None
+
+
+# A foreign server that does what the test wants.
+
+
+@asynccontextmanager
+async def foreign(handler: Handler, wire: str = "chat", limits: Limits | None = None) -> AsyncIterator[Gateway]:
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", handler)
+    app.router.add_post("/v1/completions", handler)
+    app.router.add_get("/v1/models", _ok)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    site = web.TCPSite(runner, "127.0.0.1", 0)
+    await site.start()
+    port = runner.addresses[0][1]
+    url = f"http://127.0.0.1:{port}"
+    spec = EngineSpec(kind="openai", model_id="far", url=url, wire=wire, slots=2, context=1000)  # type: ignore[arg-type]
+    door = Gateway(OpenAIEngine(spec), None, limits)
+    await door.start()
+    try:
+        yield door
+    finally:
+        await door.stop()
+        await runner.cleanup()
+
+
+async def _ok(_: web.Request) -> web.Response:
+    return web.json_response({"data": []})
+
+
+def streaming(*lines: str, end: bool = True) -> Handler:
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+        await response.prepare(request)
+        for line in lines:
+            await response.write(f"data: {line}\n\n".encode())
+        if end:
+            await response.write(b"data: [DONE]\n\n")
+        else:
+            await asyncio.sleep(60)
+        return response
+
+    return handler
+
+
+def delta(finish: str | None = None, **fields: str) -> str:
+    return json.dumps({"choices": [{"index": 0, "delta": fields, "finish_reason": finish}]})
+
+
+def ask_foreign(run: Run[Any], handler: Handler, limits: Limits | None = None) -> tuple[str, str, Any]:
+    async def ask() -> tuple[str, str, Any]:
+        async with foreign(handler, limits=limits) as door:
+            return await collect(door.generate(asking()))
+
+    return run(ask())  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(
+    "pieces",
+    [
+        [{"reasoning_content": "hm"}, {"content": "yes"}],
+        [{"reasoning": "hm"}, {"content": "yes"}],
+        [{"content": "<think>\nhm\n</th"}, {"content": "ink>\n\nyes"}],
+    ],
+)
+def test_thinking_has_one_form_whatever_a_foreign_engine_sends(run: Run[Any], pieces: list[dict[str, str]]) -> None:
+    content, reasoning, finish = ask_foreign(run, streaming(*(delta(**p) for p in pieces), delta("length")))
+    assert (content, reasoning, finish.reason) == ("yes", "hm", "length")
+
+
+def test_a_foreign_engine_gets_messages_and_no_field_it_may_not_know(run: Run[Any]) -> None:
+    seen: dict[str, Any] = {}
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.update(await request.json())
+        return await streaming(delta("stop", content="ok"))(request)
+
+    ask_foreign(run, handler)
+    assert seen["messages"] == [{"role": "user", "content": "hi"}]
+    known = {"model", "stream", "stream_options", "messages", "max_tokens", "temperature", "top_p", "seed"}
+    assert set(seen) <= known | {"presence_penalty", "frequency_penalty"}
+
+
+def test_a_foreign_engine_may_be_asked_for_token_ids(run: Run[Any]) -> None:
+    seen: dict[str, Any] = {}
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.update(await request.json())
+        return await streaming(json.dumps({"choices": [{"text": "ok", "finish_reason": "stop"}]}))(request)
+
+    async def ask() -> str:
+        async with foreign(handler, wire="completions") as door:
+            request = GenerationRequest(prompt_ids=(1, 2, 3), sampling=Sampling(max_tokens=5))
+            return (await collect(door.generate(request)))[0]
+
+    assert run(ask()) == "ok"
+    assert seen["prompt"] == [1, 2, 3]
+
+
+def test_the_key_of_a_foreign_engine_comes_from_the_environment(run: Run[Any], monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DANLU_ENGINE_KEY", "s3cret")
+    seen: list[str | None] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        seen.append(request.headers.get("Authorization"))
+        return await streaming(delta("stop", content="ok"))(request)
+
+    ask_foreign(run, handler)
+    assert seen == ["Bearer s3cret"]
+
+
+async def _redirect(_: web.Request) -> web.StreamResponse:
+    raise web.HTTPTemporaryRedirect("http://169.254.169.254/latest")
+
+
+async def _refuse(_: web.Request) -> web.StreamResponse:
+    return web.json_response({"error": {"message": "no such adapter"}}, status=400)
+
+
+@pytest.mark.parametrize(
+    ("handler", "words"),
+    [
+        (streaming("{not json"), "not its wire format"),
+        (streaming("[1, 2]"), "not its wire format"),
+        (streaming("x" * 3_000_000), "not its wire format"),
+        (streaming(delta(content="half")), "broke off"),
+        (streaming(json.dumps({"error": {"message": "out of memory"}})), "out of memory"),
+        (_redirect, "307"),
+        (_refuse, "no such adapter"),
+    ],
+    ids=["not-json", "not-an-object", "endless-line", "cut-off", "error-event", "redirect", "refusal"],
+)
+def test_what_a_foreign_engine_does_wrong_is_one_clear_error(run: Run[Any], handler: Handler, words: str) -> None:
+    with pytest.raises(EngineError) as error:
+        ask_foreign(run, handler)
+    assert words in error.value.message("en")
+    assert error.value.status == 502
+
+
+@pytest.mark.parametrize(
+    ("handler", "limits", "key"),
+    [
+        (streaming(end=False), Limits(first_token=0.3), "serving.engine_silent"),
+        (streaming(delta(content="a"), end=False), Limits(stall=0.3), "serving.engine_silent"),
+        (streaming(delta(content="a"), end=False), Limits(total=0.3), "serving.engine_too_long"),
+    ],
+    ids=["first-token", "stall", "total"],
+)
+def test_each_clock_ends_a_silent_answer(run: Run[Any], handler: Handler, limits: Limits, key: str) -> None:
+    with pytest.raises(EngineTimeoutError) as error:
+        ask_foreign(run, handler, limits)
+    assert error.value.key == key
+
+
+def test_a_caller_who_leaves_closes_the_connection_to_a_foreign_engine(run: Run[Any]) -> None:
+    gone: list[bool] = []
+
+    async def handler(request: web.Request) -> web.StreamResponse:
+        response = web.StreamResponse()
+        await response.prepare(request)
+        await response.write(f"data: {delta(content='a')}\n\n".encode())
+        try:
+            while True:
+                await asyncio.sleep(0.02)
+                await response.write(b": \n\n")
+        except ConnectionError:
+            gone.append(True)
+        return response
+
+    async def leave() -> None:
+        async with foreign(handler) as door:
+            async with aclosing(door.generate(asking())) as events:
+                async for event in events:
+                    if isinstance(event, TextPiece):
+                        break
+            await until(lambda: gone == [True])
+
+    run(leave())
+
+
+def test_a_foreign_engine_that_is_not_there_is_loading_not_ready(run: Run[Any]) -> None:
+    async def look() -> None:
+        engine = OpenAIEngine(EngineSpec(kind="openai", model_id="far", url="http://127.0.0.1:9/v1", wire="chat"))
+        door = Gateway(engine, None, Limits(ready=0.3))
+        await door.start()
+        with pytest.raises(EngineTimeoutError):
+            await collect(door.generate(asking()))
+        assert "127.0.0.1:9" in (door.health().engine.detail or "")
+        await door.stop()
+
+    run(look())
+
+
+def test_an_engine_that_takes_conversations_only_refuses_ready_made_prompts(run: Run[Any]) -> None:
+    async def ask() -> None:
+        async with foreign(streaming()) as door:
+            with pytest.raises(UsageError):
+                await collect(door.generate(GenerationRequest(prompt_ids=(1,))))
+
+    run(ask())
+
+
+def test_messages_are_rendered_with_the_saved_system_prompt(
+    run: Run[Any], gateway: Gateway, prompts: ChatFormat
+) -> None:
+    with_system = Gateway(gateway.engine, prompts.with_system("Be brief."))
+    ids = run(with_system.prompt_ids((Message("user", "hi"),)))
+    assert "Be brief." in prompts.tokenizer.decode(list(ids))
