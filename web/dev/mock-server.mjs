@@ -17,7 +17,7 @@ import { ANSWERS, REASONING, SEED } from './mock-texts.mjs'
 
 const CSP =
   "default-src 'self'; script-src 'self'; style-src 'self' 'unsafe-inline'; img-src 'self' data: blob:; connect-src 'self'"
-const STATIC = fileURLToPath(new URL('../../src/danlu/server/static/', import.meta.url))
+const STATIC = join(import.meta.dirname, '../../src/danlu/server/static/')
 const TYPES = { '.html': 'text/html', '.js': 'text/javascript', '.css': 'text/css', '.svg': 'image/svg+xml', '.woff2': 'font/woff2' }
 
 const now = () => new Date().toISOString()

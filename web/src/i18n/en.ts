@@ -37,7 +37,6 @@ export const en = {
     rename: 'Rename',
     pin: 'Pin',
     unpin: 'Unpin',
-    pinned: 'pinned',
     generating: 'answering',
     delete: 'Delete',
     deleted: 'Deleted “{title}”',
@@ -49,7 +48,6 @@ export const en = {
     exportJson: 'Export as JSON',
   },
   assistant: {
-    label: 'Assistant',
     pick: 'Choose an assistant',
     state: {
       stopped: 'stopped',
@@ -80,7 +78,7 @@ export const en = {
     waitingForConnection: 'Will be sent when the connection is back.',
     notSent: 'This question was not sent.',
     queued: 'Waiting for its turn',
-    queuePlace: 'Place {position} in the queue',
+    queuePlace: 'place {position} in the queue',
     timeLeft: 'about {time} left',
     starting: 'Reading the question …',
     thinking: 'Thinking …',

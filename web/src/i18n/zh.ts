@@ -39,7 +39,6 @@ export const zh: Catalogue = {
     rename: '重命名',
     pin: '置顶',
     unpin: '取消置顶',
-    pinned: '已置顶',
     generating: '正在回答',
     delete: '删除',
     deleted: '已删除“{title}”',
@@ -51,7 +50,6 @@ export const zh: Catalogue = {
     exportJson: '导出为 JSON',
   },
   assistant: {
-    label: '助手',
     pick: '选择助手',
     state: {
       stopped: '已停止',

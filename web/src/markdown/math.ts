@@ -44,9 +44,11 @@ function escapeHtml(text: string): string {
   return text.replace(/[&<>"]/g, (c) => ({ '&': '&amp;', '<': '&lt;', '>': '&gt;', '"': '&quot;' })[c] ?? c)
 }
 
-export function renderMath(tex: string, display: boolean): string {
+/** `closed: false` is a formula that is still being written: half of one would jump with every token. */
+export function renderMath(tex: string, display: boolean, closed = true): string {
   const source = escapeHtml(tex)
   const plain = display ? `<div class="math-source">${source}</div>` : `<code class="math-source">${source}</code>`
+  if (!closed || tex === '') return plain
   if (!render) {
     loadMath().catch(() => undefined)
     return plain
@@ -97,6 +99,7 @@ export function mathPlugin(md: MarkdownIt): void {
 
       const lines: string[] = []
       let line = startLine
+      let closed = closedAt >= 0
       if (closedAt >= 0) {
         lines.push(rest.slice(0, closedAt))
         line++
@@ -110,6 +113,7 @@ export function mathPlugin(md: MarkdownIt): void {
           if (end >= 0) {
             lines.push(text.slice(0, end))
             line++
+            closed = true
             break
           }
           lines.push(text)
@@ -121,6 +125,7 @@ export function mathPlugin(md: MarkdownIt): void {
       token.content = lines.join('\n').trim()
       token.map = [startLine, line]
       token.markup = opening
+      token.meta = { closed }
       return true
     },
     { alt: ['paragraph', 'reference', 'blockquote', 'list'] },

@@ -48,7 +48,8 @@ function createParser(): MarkdownIt {
   md.renderer.rules.code_block = (tokens, index, _options, env) =>
     codeBlock('', tokens[index]?.content ?? '', env as RenderEnv)
   md.renderer.rules.math_inline = (tokens, index) => renderMath(tokens[index]?.content ?? '', false)
-  md.renderer.rules.math_block = (tokens, index) => renderMath(tokens[index]?.content ?? '', true)
+  md.renderer.rules.math_block = (tokens, index) =>
+    renderMath(tokens[index]?.content ?? '', true, tokens[index]?.meta?.closed !== false)
 
   function codeBlock(language: string, code: string, env: RenderEnv): string {
     return (
