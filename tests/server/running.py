@@ -19,6 +19,7 @@ from danlu.server.services import Services
 from danlu.serving.gateway import Limits
 from danlu.serving.served import ServedModel
 from danlu.settings import Settings
+from danlu.store.records import Assistant
 
 VERSION = ModelVersion(id="Danlu-1", name="danlu", created_at="2026-01-01T00:00:00Z", base=BaseModelRef(name="tiny"))
 
@@ -34,9 +35,11 @@ class ScriptedServices(Services):
     async def start(self) -> None:
         await super().start()
         assistant = ensure_assistant(self.store, VERSION, self._served.name, "Hi!", ["Who are you?"])
-        self.directory.put(
-            Listed(assistant, ModelView(version_id=VERSION.id, name=VERSION.name, base=VERSION.base.name))
-        )
+        await self.serve_assistant(assistant)
+
+    async def serve_assistant(self, assistant: Assistant) -> None:
+        model = ModelView(version_id=VERSION.id, name=VERSION.name, base=VERSION.base.name)
+        self.directory.put(Listed(assistant, model))
         await self.registry.serve(self._served)
 
 

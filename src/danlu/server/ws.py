@@ -71,6 +71,7 @@ class Socket:
         self._news: dict[str, str] = {}
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
+        self._ending = asyncio.Event()
         self._close_code: int | None = None
 
     async def run(self) -> None:
@@ -79,7 +80,8 @@ class Socket:
         forget = services.hub.listen(self._conversation_changed, self._engine_changed)
         welcome = {"type": "welcome", "protocol": PROTOCOL, "epoch": services.streams.epoch}
         self._reply(json.dumps(welcome))
-        tasks = [asyncio.create_task(self._read()), asyncio.create_task(self._write())]
+        # The last one ends a socket whose reading or writing is stuck.
+        tasks = [asyncio.create_task(work) for work in (self._read(), self._write(), self._ended())]
         try:
             await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
         finally:
@@ -90,8 +92,8 @@ class Socket:
             for conversation_id in tuple(self._followed):
                 self._unfollow(conversation_id)
         if self._close_code is not None:
-            with contextlib.suppress(RuntimeError, WebSocketDisconnect):
-                await self._websocket.close(self._close_code)
+            with contextlib.suppress(RuntimeError, WebSocketDisconnect, TimeoutError):
+                await asyncio.wait_for(self._websocket.close(self._close_code), _FLUSH_SECONDS)
         for result in results:
             if isinstance(result, Exception) and not isinstance(result, WebSocketDisconnect):
                 raise result
@@ -104,10 +106,13 @@ class Socket:
             await asyncio.wait_for(self._idle.wait(), _FLUSH_SECONDS)
         self._end(code)
 
+    async def _ended(self) -> None:
+        await self._ending.wait()
+
     # Reading: one command after the other, in the order of the person's actions
 
     async def _read(self) -> None:
-        while self._close_code is None:
+        while True:
             while len(self._replies) > _MOST_REPLIES:
                 # The reader of the answers is slow: take no more questions until it has caught up.
                 self._idle.clear()
@@ -178,7 +183,7 @@ class Socket:
     # Writing
 
     async def _write(self) -> None:
-        while self._close_code is None:
+        while True:
             await self._wake.wait()
             self._wake.clear()
             while await self._write_some():
@@ -243,7 +248,7 @@ class Socket:
 
     def _end(self, code: int) -> None:
         self._close_code = code
-        self._wake.set()
+        self._ending.set()
 
 
 @router.websocket("/ws")
