@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from danlu.data.batches import Example
 from danlu.data.conversations import Conversation
+from danlu.data.examples import Example
 from danlu.errors import DataError
 from danlu.i18n import t
 from danlu.models.chat_format import ChatFormat

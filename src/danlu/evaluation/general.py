@@ -15,7 +15,7 @@ import torch
 from peft import PeftModel
 from torch.nn import functional
 
-from danlu.data.batches import Example
+from danlu.data.examples import Example
 from danlu.models.chat_format import ChatFormat
 from danlu.models.messages import Message
 from danlu.samples import sample_path

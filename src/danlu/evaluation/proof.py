@@ -5,98 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 
 from peft import PeftModel
-from pydantic import BaseModel, ConfigDict
 
-from danlu.data.batches import Example
+from danlu.data.examples import Example
 from danlu.evaluation.general import measure_general
 from danlu.evaluation.generate import answer_all
 from danlu.evaluation.probes import Probe
-from danlu.i18n import Language, t
+from danlu.evaluation.result import GeneralProof, HeldoutProof, ProbeItem, ProbeProof, Proof
 from danlu.models.chat_format import ChatFormat
 from danlu.training.forward import LossModel
-
-# A rise of the general loss by more than this is worth a warning (proposal in the research notes: +5 %).
-FORGETTING_WARN = 0.05
-
-
-class HeldoutProof(BaseModel):
-    """Held-out examples before and after; no losses when nothing was kept aside."""
-
-    model_config = ConfigDict(frozen=True)
-
-    n: int
-    loss_before: float | None
-    loss_after: float | None
-
-
-class ProbeItem(BaseModel):
-    """One probe before and after."""
-
-    model_config = ConfigDict(frozen=True)
-
-    question: str
-    before: str
-    after: str
-    passed_before: bool
-    passed_after: bool
-
-
-class ProbeProof(BaseModel):
-    """All probes; the two counts say how many passed."""
-
-    model_config = ConfigDict(frozen=True)
-
-    n: int
-    pass_before: int
-    pass_after: int
-    items: tuple[ProbeItem, ...]
-
-
-class GeneralProof(BaseModel):
-    """The general set (see ``general``)."""
-
-    model_config = ConfigDict(frozen=True)
-
-    n: int
-    loss_before: float
-    loss_after: float
-    kl: float
-
-
-class Proof(BaseModel):
-    """What training changed.
-
-    Attributes:
-        unseen: whether the probes are questions that are not in the training data.
-    """
-
-    model_config = ConfigDict(frozen=True)
-
-    heldout: HeldoutProof
-    probes: ProbeProof
-    general: GeneralProof
-    unseen: bool
-
-    def verdict(self, lang: Language | None = None) -> str:
-        """Return the result in one sentence, the bad news included."""
-        kind = "unseen" if self.unseen else "rows"
-        parts = [
-            t(
-                f"evaluation.verdict_{kind}",
-                lang,
-                n=self.probes.n,
-                before=self.probes.pass_before,
-                after=self.probes.pass_after,
-            )
-        ]
-        if self.heldout.loss_before is not None and self.heldout.loss_after is not None:
-            parts.append(
-                t("evaluation.verdict_heldout", lang, before=self.heldout.loss_before, after=self.heldout.loss_after)
-            )
-        rise = self.general.loss_after / self.general.loss_before - 1
-        key = "evaluation.verdict_forgot" if rise > FORGETTING_WARN else "evaluation.verdict_kept"
-        parts.append(t(key, lang, rise=rise))
-        return " ".join(parts)
 
 
 def prove(

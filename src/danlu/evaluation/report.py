@@ -7,7 +7,7 @@ from pathlib import Path
 
 from jinja2 import Environment, StrictUndefined
 
-from danlu.evaluation.proof import Proof
+from danlu.evaluation.result import Proof
 from danlu.events import Eval, LoggedEvent, Step
 from danlu.files import write_text
 from danlu.i18n import Language, language, t

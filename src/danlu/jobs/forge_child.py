@@ -27,11 +27,14 @@ def work(order: Order, tell: pipeline.Tell, stopping: threading.Event) -> None:
     """Do an order."""
     home = Home(order.home)
     if order.run is not None:
-        prepared = pipeline.reopen(home, order.run, tell)
+        prepared = pipeline.reopen(home, order.run, tell, order.probes)
     else:
         assert order.recipe is not None
         prepared = pipeline.prepare(home, order.recipe, tell)
     if order.task == "plan":
+        return
+    if order.task == "eval":
+        pipeline.prove_run(prepared, tell)
         return
     if not prepared.run.adapter.is_dir():
         report = pipeline.train(prepared, tell, stopping.is_set, resume=order.run is not None)

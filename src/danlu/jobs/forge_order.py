@@ -15,19 +15,22 @@ class Order(BaseModel):
     """What a worker is to do.
 
     Attributes:
-        task: ``plan`` stops before training; ``train`` trains; ``version`` goes on to proof and export.
+        task: ``plan`` stops before training; ``train`` trains; ``eval`` proves a finished run;
+            ``version`` goes on to proof and export.
         home: the home folder.
         lang: language of the texts it tells.
         recipe: for a new run.
         run: for a run that exists (resumed when it is not finished).
+        probes: probe questions of an ``eval``, instead of the recipe's.
         quant: weights format of the export.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: Literal["plan", "train", "version"]
+    task: Literal["plan", "train", "eval", "version"]
     home: Path
     lang: Language
     recipe: Recipe | None = None
     run: str | None = None
+    probes: Path | None = None
     quant: str = "q8_0"

@@ -15,19 +15,19 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 
-from danlu.data.batches import Example
 from danlu.data.conversations import Conversation
 from danlu.data.datasets import DatasetLibrary, DatasetManifest
 from danlu.data.encode import count_tokens, encode, require_fitting
+from danlu.data.examples import Example
 from danlu.data.split import Split, split_holdout
-from danlu.errors import DataError, DanluError, TrainingError
-from danlu.events import Event, EventLog, Failed, Planned, SampleAnswer
+from danlu.errors import DanluError, DataError, TrainingError
 from danlu.evaluation.general import general_examples
 from danlu.evaluation.generate import answer_all
 from danlu.evaluation.probes import Probe, probes_from, read_probes
-from danlu.evaluation.proof import Proof, prove
+from danlu.evaluation.proof import prove
 from danlu.evaluation.report import write_report
-from danlu.export.publish import register_version
+from danlu.evaluation.result import Proof
+from danlu.events import Event, EventLog, Failed, Planned, SampleAnswer
 from danlu.files import require_free, write_text
 from danlu.hardware import Machine, inspect_machine, physical_cores
 from danlu.i18n import t
@@ -55,7 +55,7 @@ from danlu.planning.plan import Plan, decide_holdout, make_plan
 from danlu.recipe import Recipe
 from danlu.settings import Home
 from danlu.training.adapter import attach_lora, load_adapter_weights
-from danlu.training.fit import Job, fit
+from danlu.training.loop import Job, fit
 from danlu.training.memory import keep_freed_memory
 
 Tell = Callable[[Told], None]
@@ -134,8 +134,14 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     return Prepared(**{**prepared.__dict__, "plan": plan})
 
 
-def reopen(home: Home, name: str, tell: Tell) -> Prepared:
+def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None) -> Prepared:
     """Load a run as it was planned, for resuming or proving it.
+
+    Args:
+        home: the home folder.
+        name: the run's name.
+        tell: receives what happens.
+        probes: probe file to use instead of the recipe's.
 
     Raises:
         NotFoundError: no such run, or its data set is gone.
@@ -143,6 +149,8 @@ def reopen(home: Home, name: str, tell: Tell) -> Prepared:
     set_up_process()
     run = Runs(home).get(name)
     plan, recipe = run.plan(), run.recipe()
+    if probes is not None:
+        recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": str(probes)})})
     library = DatasetLibrary(home.datasets)
     with _stage(tell, "model", "jobs.stage_model", name=plan.model):
         base = ModelLibrary(home).ensure(recipe.model, _progress_teller(tell))
@@ -162,6 +170,11 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
         DanluError: what ended the run; it stands in the event log too.
     """
     run, plan = prepared.run, prepared.plan
+    run.stop_file.unlink(missing_ok=True)
+
+    def asked_to_stop() -> bool:
+        return should_stop() or run.stop_file.exists()
+
     with run.locked(), EventLog(run.events_path) as log, _stage(tell, "train", "jobs.stage_train"):
 
         def emit(event: Event) -> None:
@@ -178,7 +191,7 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
             )
         job = Job(prepared.examples, prepared.heldout, run.path, prepared.base.name, _asker(prepared))
         try:
-            result = fit(prepared.model, job, plan.settings, emit, should_stop, resume=resume)
+            result = fit(prepared.model, job, plan.settings, emit, asked_to_stop, resume=resume)
         except DanluError as error:
             # The log may be what could not be written (a full disk): the error itself goes on either way.
             _emit_failure(emit, error)
@@ -242,6 +255,8 @@ def publish(prepared: Prepared, proof: Proof, tell: Tell, quant: str = "q8_0") -
     _load_finished(prepared)
     plan = prepared.plan
     with _stage(tell, "export", "jobs.stage_export"):
+        from danlu.export.publish import register_version
+
         version = register_version(
             prepared.home,
             name=plan.datasets[0].name,

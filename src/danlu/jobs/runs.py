@@ -72,6 +72,11 @@ class RunFolder:
         """Its adapter; there only when the run has finished."""
         return self.path / "adapter"
 
+    @property
+    def stop_file(self) -> Path:
+        """A file that asks the process at work to stop; any process may make it."""
+        return self.path / "stop-requested"
+
     def write(self, recipe: Recipe, plan: Plan) -> None:
         """Write the recipe and the plan."""
         write_text(self.path / "recipe.yaml", dump_recipe(recipe))

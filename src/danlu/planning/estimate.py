@@ -9,7 +9,8 @@ import psutil
 import torch
 from peft import PeftModel
 
-from danlu.data.batches import Example, step_members
+from danlu.data.batches import step_members
+from danlu.data.examples import Example
 from danlu.planning.plan import Prediction
 from danlu.training.adapter import trainable
 from danlu.training.forward import LossModel

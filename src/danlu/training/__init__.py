@@ -1,7 +1,32 @@
-"""The training loop and what makes it fast; checkpoints that an interrupted run continues from."""
+"""The training loop and what makes it fast; checkpoints that an interrupted run continues from.
 
-from danlu.training.adapter import attach_lora
-from danlu.training.fit import FitResult, Job, fit
-from danlu.training.settings import LoraSettings, TrainSettings
+``from danlu.training import fit`` loads torch; importing the package or its ``settings`` alone does not, so that the
+command line and the server stay light.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from danlu.training.adapter import attach_lora
+    from danlu.training.loop import FitResult, Job, fit
+    from danlu.training.settings import LoraSettings, TrainSettings
 
 __all__ = ["FitResult", "Job", "LoraSettings", "TrainSettings", "attach_lora", "fit"]
+
+_HOMES: Final = {
+    "attach_lora": "adapter",
+    "FitResult": "loop",
+    "Job": "loop",
+    "fit": "loop",
+    "LoraSettings": "settings",
+    "TrainSettings": "settings",
+}
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOMES:
+        raise AttributeError(name)
+    return getattr(importlib.import_module(f"danlu.training.{_HOMES[name]}"), name)

@@ -9,7 +9,8 @@ import torch
 from peft import PeftModel
 from torch import nn
 
-from danlu.data.batches import Example, MicroBatch, micro_batches
+from danlu.data.batches import MicroBatch, micro_batches
+from danlu.data.examples import Example
 from danlu.training.attention import ATTENTION_NAME
 from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
 

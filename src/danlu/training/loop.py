@@ -18,7 +18,8 @@ import psutil
 import torch
 from peft import PeftModel
 
-from danlu.data.batches import Example, step_members
+from danlu.data.batches import step_members
+from danlu.data.examples import Example
 from danlu.errors import TrainingError
 from danlu.events import Checkpoint, Emit, Eval, Finished, Sample, SampleAnswer, Started, Step, Stopped, Warned
 from danlu.files import new_folder

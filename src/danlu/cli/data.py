@@ -1,0 +1,126 @@
+"""``danlu data``: add, check, show, list, remove."""
+
+from __future__ import annotations
+
+from collections import Counter
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.markup import escape
+from rich.table import Table
+from rich.text import Text
+
+from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json
+from danlu.data.check import check_file
+from danlu.data.datasets import DatasetLibrary
+from danlu.i18n import t
+from danlu.models.chat_format import ChatFormat
+from danlu.models.library import ModelLibrary
+from danlu.settings import Home
+
+app = typer.Typer(no_args_is_help=True)
+_SHOWN = 8
+
+
+@app.command("add", help=t("cli.data_add"))
+def add(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help=t("cli.arg_file"))],
+    name: Annotated[str, typer.Option("--name", help=t("cli.opt_name"))],
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Register a file as a version of a data set."""
+    manifest = DatasetLibrary(home_of(home).datasets).add(file, name)
+    if as_json:
+        print_json(manifest.model_dump(mode="json"))
+    else:
+        console.print(t("cli.data_added", name=manifest.name, rows=manifest.rows, version=manifest.version))
+
+
+@app.command("check", help=t("cli.data_check"))
+def check(
+    file: Annotated[str, typer.Argument(metavar="FILE|NAME", help=t("cli.arg_data"))],
+    model: Annotated[str | None, typer.Option("--model", help=t("cli.opt_count_model"))] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Check every row; exit code 1 when some cannot be used."""
+    folder = home_of(home)
+    chat_format = ChatFormat.load(ModelLibrary(folder).ensure(model).path) if model else None
+    report = check_file(_file_of(folder, file), chat_format)
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+    else:
+        bad = report.rows - report.usable
+        key = "cli.verdict_bad" if bad else "cli.verdict_good"
+        console.print(t(key, rows=report.rows, usable=report.usable, bad=bad, format=report.row_format))
+        counts = Counter(problem.code for problem in report.problems)
+        for code, count in counts.most_common():
+            some = [problem for problem in report.problems if problem.code == code]
+            console.print(f"[yellow]{escape(some[0].message)}[/yellow] {escape(some[0].fix)}", soft_wrap=True)
+            rows = ", ".join(f"{p.row} ({p.line})" for p in some[:_SHOWN] if p.row)
+            if rows:
+                console.print("  " + t("cli.at_rows", rows=rows + (" …" if count > _SHOWN else ""), count=count))
+        if report.tokens is not None:
+            console.print(t("cli.token_report", **report.tokens.model_dump()))
+    if report.usable < report.rows:
+        raise typer.Exit(1)
+
+
+@app.command("show", help=t("cli.data_show"))
+def show(
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help=t("cli.arg_data"))],
+    as_model: Annotated[str | None, typer.Option("--as-model", metavar="M", help=t("cli.opt_as_model"))] = None,
+    row: Annotated[int, typer.Option("--row", min=1, help=t("cli.opt_row"))] = 1,
+    home: HomeOption = None,
+) -> None:
+    """Show a row as it is, or as a model sees it: learned tokens stand out."""
+    folder = home_of(home)
+    dataset = DatasetLibrary(folder.datasets).open(name)
+    console.print(t("cli.data_head", name=dataset.name, rows=len(dataset.conversations)))
+    conversation = dataset.conversations[min(row, len(dataset.conversations)) - 1]
+    if as_model is None:
+        for message in conversation.messages:
+            console.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
+        return
+    chat_format = ChatFormat.load(ModelLibrary(folder).ensure(as_model).path)
+    for sequence in chat_format.training_sequences(conversation.messages, conversation.learn):
+        text = Text()
+        tokenizer = chat_format.tokenizer
+        for token, learned in zip(sequence.ids, sequence.learn, strict=True):
+            text.append(str(tokenizer.decode([token])), style="black on green" if learned else "dim")
+        console.print(text)
+        console.print(t("cli.as_model_legend", tokens=len(sequence.ids), learned=sum(sequence.learn)))
+
+
+@app.command("list", help=t("cli.data_list"))
+def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """List the registered data sets."""
+    found = DatasetLibrary(home_of(home).datasets).list()
+    if as_json:
+        print_json({"datasets": [item.model_dump(mode="json") for item in found]})
+        return
+    if not found:
+        console.print(t("cli.no_data"))
+        return
+    table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
+    for item in found:
+        table.add_row(item.name, t("cli.rows", rows=item.rows), item.version, item.source)
+    console.print(table)
+
+
+@app.command("remove", help=t("cli.data_remove"))
+def remove(
+    name: Annotated[str, typer.Argument(metavar="NAME", help=t("cli.arg_data"))], home: HomeOption = None
+) -> None:
+    """Delete a data set with all its versions."""
+    DatasetLibrary(home_of(home).datasets).remove(name)
+    console.print(t("cli.removed", name=name))
+
+
+def _file_of(home: Home, name_or_file: str) -> Path:
+    versions = DatasetLibrary(home.datasets).versions(name_or_file)
+    if versions:
+        return home.datasets / name_or_file / versions[0].version / "rows.jsonl"
+    return Path(name_or_file)

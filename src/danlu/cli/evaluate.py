@@ -1,0 +1,102 @@
+"""``danlu eval`` and ``danlu chat``."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json
+from danlu.cli.forge import carry_out
+from danlu.cli.serve import find_version, version_folder
+from danlu.evaluation.result import Proof
+from danlu.i18n import language, t
+from danlu.jobs.forge_order import Order
+from danlu.jobs.runs import Runs
+from danlu.models.messages import Message
+from danlu.serving.engine import TextPiece
+from danlu.serving.gateway import Gateway
+from danlu.serving.served import SamplingOverrides, ServedModel, make_gateway
+from danlu.settings import Home
+
+_READY_SECONDS = 300.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("eval", help=t("cli.eval"))(evaluate)
+    app.command("chat", help=t("cli.chat"))(chat)
+
+
+def evaluate(
+    name: Annotated[str, typer.Argument(metavar="RUN", help=t("cli.arg_run"))],
+    probes: Annotated[Path | None, typer.Option("--probes", help=t("cli.opt_probes"))] = None,
+    report: Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help=t("cli.opt_report"))] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the same questions before and after, and measure what was forgotten."""
+    folder = home_of(home)
+    run = Runs(folder).get(name)
+    order = Order(task="eval", home=folder.root, lang=language(), run=run.name, probes=probes)
+    carry_out(order)
+    written = run.path / "report.html"
+    if report is not None:
+        shutil.copyfile(written, report)
+        written = report
+    proof = Proof.model_validate_json((run.path / "proof.json").read_bytes())
+    if as_json:
+        print_json({**proof.model_dump(mode="json", exclude={"unseen"}), "report": str(written)})
+        return
+    console.print(proof.verdict())
+    console.print(t("cli.report_at", path=written))
+
+
+def chat(
+    name: Annotated[str, typer.Argument(metavar="RUN|VERSION", help=t("cli.arg_version"))],
+    message: Annotated[str | None, typer.Option("-m", "--message", help=t("cli.opt_message"))] = None,
+    system: Annotated[str | None, typer.Option("--system", help=t("cli.opt_system"))] = None,
+    home: HomeOption = None,
+) -> None:
+    """Talk to a version in the terminal; with -m, print one answer and end."""
+    folder = home_of(home)
+    version = find_version(folder, name)
+    served = ServedModel.from_version(
+        version_folder(folder, version), system=system, log=folder.logs / "engine-chat.log"
+    )
+    asyncio.run(_chat(folder, served, message))
+
+
+async def _chat(home: Home, served: ServedModel, message: str | None) -> None:
+    gateway = make_gateway(served)
+    await gateway.start()
+    try:
+        await gateway.wait_ready(_READY_SECONDS)
+        history: list[Message] = []
+        if message is not None:
+            await _answer(gateway, served, history, message)
+            return
+        console.print(t("cli.chat_hint", name=served.version_name))
+        while True:
+            try:
+                question = await asyncio.to_thread(console.input, "[bold]› [/bold]")
+            except EOFError:
+                return
+            if question.strip():
+                await _answer(gateway, served, history, question)
+    finally:
+        await gateway.stop()
+
+
+async def _answer(gateway: Gateway, served: ServedModel, history: list[Message], question: str) -> None:
+    history.append(Message("user", question))
+    answer = ""
+    async for event in gateway.generate(served.request(tuple(history), SamplingOverrides())):
+        if isinstance(event, TextPiece):
+            answer += event.content
+            typer.echo(event.content, nl=False)
+    typer.echo()
+    history.append(Message("assistant", answer))

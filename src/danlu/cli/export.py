@@ -1,0 +1,43 @@
+"""``danlu export``: a run's weights in a format that other programs load."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Literal
+
+import typer
+
+from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json
+from danlu.files import format_bytes
+from danlu.i18n import t
+from danlu.jobs.runs import Runs
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("export", help=t("cli.export"))(export)
+
+
+def export(
+    name: Annotated[str, typer.Argument(metavar="RUN", help=t("cli.arg_run"))],
+    to: Annotated[Path, typer.Option("--to", metavar="DIR", help=t("cli.opt_to"))],
+    kind: Annotated[
+        Literal["merged", "gguf", "adapter", "ollama"], typer.Option("--format", help=t("cli.opt_format"))
+    ] = "merged",
+    quant: Annotated[
+        Literal["q8_0", "q4_0", "f16", "bf16", "f32"], typer.Option("--quant", help=t("cli.opt_quant"))
+    ] = "q8_0",
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Write the weights of a finished run and check that they agree with it."""
+    folder = home_of(home)
+    run = Runs(folder).get(name)
+    console.print(t("cli.exporting", format=kind, to=to))
+    from danlu.jobs.exporting import export_run  # loads torch
+
+    result = export_run(folder, run, to, kind, quant)
+    if as_json:
+        print_json(result)
+        return
+    console.print(t("cli.exported", path=to, size=format_bytes(float(str(result["bytes"])))))

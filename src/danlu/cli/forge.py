@@ -1,0 +1,50 @@
+"""Runs an order in a worker process while showing it on the terminal; Ctrl-C saves and stops, twice ends at once."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from danlu.cli.common import console
+from danlu.cli.render import Display
+from danlu.i18n import t
+from danlu.jobs.forge_order import Order
+from danlu.jobs.worker import Worker
+
+
+def carry_out(order: Order) -> Display:
+    """Do an order and return what was shown.
+
+    Raises:
+        DanluError: the worker's error.
+        KeyboardInterrupt: the person pressed Ctrl-C twice, or the worker ended because of the first.
+    """
+    with Display(console) as display, Worker(order) as worker, _interrupts(worker) as interrupted:
+        for message in worker.messages():
+            display.show(message)
+        if interrupted.is_set():
+            if display.run:
+                console.print(t("cli.stopped_resume", run=display.run))
+            raise KeyboardInterrupt
+    return display
+
+
+@contextmanager
+def _interrupts(worker: Worker) -> Iterator[threading.Event]:
+    interrupted = threading.Event()
+
+    def handle(_number: int, _frame: object) -> None:
+        if interrupted.is_set():
+            raise KeyboardInterrupt
+        interrupted.set()
+        console.print(t("cli.stopping"))
+        worker.ask_to_stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield interrupted
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

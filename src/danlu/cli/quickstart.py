@@ -1,0 +1,201 @@
+"""``danlu quickstart``: from a file of examples to a private chat, in one command that says what it does and why."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+from typing import Annotated, Any
+
+import aiohttp
+import typer
+from rich.markup import escape
+
+from danlu.chat.assistants import ensure_assistant
+from danlu.cli.common import HomeOption, JsonOption, console, duration, print_json, settings_for
+from danlu.cli.forge import carry_out
+from danlu.cli.serve import run_until_stopped
+from danlu.data.datasets import DatasetLibrary
+from danlu.errors import DataError, EngineError
+from danlu.evaluation.result import Proof
+from danlu.i18n import language, t
+from danlu.jobs.forge_order import Order
+from danlu.jobs.runs import RunFolder, Runs
+from danlu.models.catalogue import starter
+from danlu.models.versions import ModelVersion, list_versions, load_version
+from danlu.recipe import Recipe
+from danlu.samples import sample_path
+from danlu.server.run import listen, serve
+from danlu.server.services import Services
+from danlu.settings import Home, Settings
+from danlu.store.store import Store
+
+_STAGES = ("model", "data", "plan", "train", "eval", "export")
+_SHOWN = 4
+_SUGGESTED = 4
+_ANSWER_SECONDS = 300.0
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    app.command("quickstart", help=t("cli.quickstart"))(quickstart)
+
+
+def quickstart(
+    model: Annotated[str | None, typer.Option("--model", metavar="M", help=t("cli.opt_model"))] = None,
+    data: Annotated[Path | None, typer.Option("--data", metavar="FILE", help=t("cli.opt_data"))] = None,
+    no_serve: Annotated[bool, typer.Option("--no-serve", help=t("cli.opt_no_serve"))] = False,
+    port: Annotated[int, typer.Option("--port", help=t("cli.opt_port"))] = 8000,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Do the whole path; what was done before with the same data and model is not done again."""
+    began = time.perf_counter()
+    settings = settings_for(home)
+    folder = Home(settings.home)
+    if not no_serve:
+        listen("127.0.0.1", port).close()  # a taken port is said now, not after the training
+    file = data if data is not None else sample_path("persona.json")
+    if not file.is_file():
+        raise DataError("data.is_folder" if file.is_dir() else "data.missing_file", str(file))
+    recipe = Recipe.model_validate(
+        {
+            "model": model or starter().name,
+            "data": {"train": [str(file)]},
+            "eval": {"probes": str(sample_path("persona_probes.jsonl")) if data is None else None},
+        }
+    )
+    console.print(t("cli.quickstart_intro", file=file.name, model=recipe.model))
+    manifest = DatasetLibrary(folder.datasets).register(str(file))
+    version = _made_before(folder, manifest.sha256, recipe.model)
+    seconds: dict[str, float] = {}
+    if version is not None:
+        console.print(t("cli.quickstart_again", version=version.id))
+    else:
+        display = carry_out(
+            Order(
+                task="version",
+                home=folder.root,
+                lang=language(),
+                recipe=None if (unfinished := _unfinished(folder, recipe)) else recipe,
+                run=unfinished.name if unfinished else None,
+            )
+        )
+        seconds = display.seconds
+        assert display.version is not None
+        version = load_version(folder.versions / display.version)
+    assert version.run is not None
+    proof = Proof.model_validate_json((Runs(folder).get(version.run).path / "proof.json").read_bytes())
+    _show_proof(proof)
+    console.print(t("cli.report_at", path=Runs(folder).get(version.run).path / "report.html"))
+    with Store.open(folder, settings.database_url) as store:
+        suggestions = [item.question for item in proof.probes.items if item.passed_after][:_SUGGESTED]
+        greeting = t("cli.greeting", name=version.name)
+        ensure_assistant(store, version, version.name, greeting, suggestions)
+    if not no_serve:
+        run_until_stopped(settings, "127.0.0.1", port, open_browser=True)
+        return
+    first = proof.probes.items[0]
+    answered = asyncio.run(_ask_served(settings, first.question))
+    console.print(t("cli.asked_served", question=first.question, answer=answered["answer"]))
+    total = time.perf_counter() - began
+    console.print(t("cli.quickstart_done", time=duration(total)))
+    if as_json:
+        print_json(
+            {
+                "model": recipe.model,
+                "run": version.run,
+                "version": version.id,
+                "seconds": {
+                    "total": total,
+                    **{stage: seconds.get(stage, 0.0) for stage in _STAGES},
+                    "engine_ready": answered["engine_ready"],
+                    "first_answer": answered["first_answer"],
+                },
+                "probes": {
+                    "n": proof.probes.n,
+                    "pass_before": proof.probes.pass_before,
+                    "pass_after": proof.probes.pass_after,
+                },
+                "question": first.question,
+                "answer_before": first.before,
+                "answer_after": answered["answer"],
+                "url": answered["url"],
+            }
+        )
+
+
+def _made_before(home: Home, sha256: str, model: str) -> ModelVersion | None:
+    """Return the newest version made from exactly these rows and this model, if its run is still there."""
+    for version in list_versions(home.versions):
+        same = [item.sha256 for item in version.datasets] == [sha256] and version.base.name == model
+        if same and version.run and (home.runs / version.run / "proof.json").is_file():
+            return version
+    return None
+
+
+def _unfinished(home: Home, recipe: Recipe) -> RunFolder | None:
+    """Return a run of the same recipe that was broken off, to go on with it."""
+    for run in Runs(home).list():
+        if run.recipe() == recipe and run.status() in {"stopped", "interrupted", "finished"}:
+            console.print(t("cli.quickstart_resume", run=run.name))
+            return run
+    return None
+
+
+def _show_proof(proof: Proof) -> None:
+    console.print(f"[bold]▸ {t('cli.before_after')}[/bold]")
+    changed = [item for item in proof.probes.items if item.passed_after and not item.passed_before]
+    for item in (changed or list(proof.probes.items))[:_SHOWN]:
+        console.print(f"  [bold]{escape(item.question)}[/bold]")
+        console.print(f"    {t('evaluation.before')}: [dim]{escape(_short(item.before))}[/dim]")
+        console.print(f"    {t('evaluation.after')}: [green]{escape(_short(item.after))}[/green]")
+    console.print(f"  {proof.verdict()}")
+
+
+def _short(text: str) -> str:
+    line = " ".join(text.split()) or "–"
+    return line if len(line) <= 120 else line[:119] + "…"
+
+
+async def _ask_served(settings: Settings, question: str) -> dict[str, Any]:
+    """Start the real server on a free port, ask it one question over HTTP, and stop it."""
+    stop = asyncio.Event()
+    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+    began = time.perf_counter()
+    server = asyncio.create_task(serve(Services(settings), "127.0.0.1", 0, address.set_result, stop=stop))
+    waiting: list[asyncio.Future[Any]] = [server, address]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        if server.done():
+            server.result()
+        url = address.result()
+        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+        async with aiohttp.ClientSession(timeout=timeout) as session:
+            await _until_healthy(session, url)
+            ready = time.perf_counter()
+            async with session.get(f"{url}/answer", params={"prompt": question, "temperature": "0"}) as response:
+                body = await response.json()
+                if response.status != 200:
+                    raise EngineError("cli.answer_failed", url, reason=str(body.get("detail", response.status)))
+        return {
+            "url": url,
+            "answer": str(body["generated_text"]),
+            "engine_ready": ready - began,
+            "first_answer": time.perf_counter() - ready,
+        }
+    finally:
+        stop.set()
+        await server
+
+
+async def _until_healthy(session: aiohttp.ClientSession, url: str) -> None:
+    deadline = time.monotonic() + _ANSWER_SECONDS
+    while True:
+        async with session.get(f"{url}/health") as response:
+            health = await response.json()
+        if health["status"] == "healthy":
+            return
+        if health["status"] == "degraded" or time.monotonic() > deadline:
+            raise EngineError("cli.engine_not_ready", url, state=str(health["status"]))
+        await asyncio.sleep(0.1)

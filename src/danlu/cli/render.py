@@ -1,0 +1,165 @@
+"""Shows on the terminal what a worker tells: stages, the plan with its reasons, the training bar, answers."""
+
+from __future__ import annotations
+
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.markup import escape
+from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from danlu.cli.common import duration
+from danlu.errors import DanluError
+from danlu.events import Checkpoint, Eval, Sample, Started, Step, Warned
+from danlu.files import format_bytes
+from danlu.i18n import t
+from danlu.jobs.messages import Advance, Happened, Note, PlanMade, Published, StageBegan, StageEnded, Told, Trained
+from danlu.planning.plan import Decision, Plan
+
+
+class Display:
+    """Prints messages as they come; use as a context manager so that the progress bar is taken down.
+
+    Attributes:
+        seconds: how long each finished stage took.
+        plan: the plan, once made.
+        run: name of the run, once known.
+        trained: the result of training, once there.
+        version: id of the registered version, once there.
+    """
+
+    def __init__(self, console: Console) -> None:
+        self.console = console
+        self.seconds: dict[str, float] = {}
+        self.plan: Plan | None = None
+        self.run: str | None = None
+        self.trained: Trained | None = None
+        self.version: str | None = None
+        self._bar = Progress(
+            TextColumn("  {task.description}"),
+            BarColumn(bar_width=30),
+            TextColumn("{task.fields[detail]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+            transient=True,
+        )
+        self._task: TaskID | None = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._drop_bar()
+
+    def show(self, message: Told) -> None:
+        """Show one message."""
+        match message:
+            case StageBegan():
+                self._drop_bar()
+                self.console.print(f"[bold]▸ {escape(message.text)}[/bold]")
+            case StageEnded():
+                self._drop_bar()
+                self.seconds[message.stage] = self.seconds.get(message.stage, 0.0) + message.seconds
+                self.console.print(f"  [dim]✓ {duration(message.seconds)}[/dim]")
+            case Note():
+                self.console.print(f"  {escape(message.text)}")
+            case Advance():
+                self._advance(message)
+            case PlanMade():
+                self.plan, self.run = message.plan, message.run
+                print_plan(self.console, message.plan, message.run)
+            case Happened():
+                self._event(message)
+            case Trained():
+                self.trained = message
+                self._drop_bar()
+            case Published():
+                self.version = message.version
+
+    def _advance(self, message: Advance) -> None:
+        task = self._ensure_bar(message.text, message.total or None)
+        of = f" / {format_bytes(message.total)}" if message.total else ""
+        detail = f"{format_bytes(message.done)}{of}" if message.total > 1000 else ""
+        self._bar.update(
+            task, description=message.text, completed=message.done, total=message.total or None, detail=detail
+        )
+
+    def _event(self, message: Happened) -> None:
+        match message.event:
+            case Started() as event:
+                self._drop_bar()
+                task = self._ensure_bar(t("cli.step", step=event.from_step, steps=event.steps), event.steps)
+                self._bar.update(task, completed=event.from_step)
+            case Step() as event:
+                steps = self.plan.settings.steps if self.plan else None
+                task = self._ensure_bar("", steps)
+                self._bar.update(
+                    task,
+                    completed=event.step,
+                    description=t("cli.step", step=event.step, steps=steps or "?"),
+                    detail=t("cli.loss", loss=event.loss),
+                )
+            case Eval() as event:
+                self.console.print(f"  {t('cli.heldout', step=event.step, loss=event.heldout_loss)}")
+            case Sample() as event:
+                for answer in event.answers:
+                    text = t("cli.asked", step=event.step, question=answer.question, answer=answer.answer or "–")
+                    self.console.print(f"  [dim]{escape(text)}[/dim]")
+            case Warned() as event:
+                self.console.print(f"  [yellow]{escape(event.message)}[/yellow]")
+            case Checkpoint():
+                pass
+            case _:
+                self._drop_bar()
+
+    def _ensure_bar(self, description: str, total: int | None) -> TaskID:
+        if self._task is None:
+            self._bar.start()
+            self._task = self._bar.add_task(description, total=total, detail="")
+        return self._task
+
+    def _drop_bar(self) -> None:
+        if self._task is not None:
+            self._bar.remove_task(self._task)
+            self._bar.stop()
+            self._task = None
+
+
+def print_plan(console: Console, plan: Plan, run: str) -> None:
+    """Print the plan: each decided value with its reason, and what the run will cost."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, pad_edge=False)
+    for decision in plan.decisions:
+        mark = "" if decision.by == "danlu" else "·"
+        table.add_row(
+            f"  {mark}{decision.field}", f"[bold]{_value(decision)}[/bold]", f"[dim]{escape(decision.because())}[/dim]"
+        )
+    console.print(table)
+    for notice in plan.notices:
+        console.print(f"  [yellow]{escape(notice.text())}[/yellow]")
+    if plan.prediction is not None:
+        console.print(
+            "  "
+            + t(
+                "cli.predicted",
+                steps=plan.settings.steps,
+                time=duration(plan.prediction.predicted_seconds),
+                memory=format_bytes(plan.prediction.predicted_peak_rss_bytes),
+                run=run,
+            )
+        )
+
+
+def print_error(console: Console, error: DanluError) -> None:
+    """Print an error as one line."""
+    console.print(f"[red]{t('cli.error')}[/red] {escape(error.message())}", soft_wrap=True)
+
+
+def _value(decision: Decision) -> str:
+    value = decision.value
+    if isinstance(value, bool) or value is None:
+        return t(f"cli.{'yes' if value else 'no'}")
+    return f"{value:g}" if isinstance(value, float) else str(value)

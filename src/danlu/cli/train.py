@@ -1,0 +1,66 @@
+"""``danlu plan`` and ``danlu train``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from danlu.cli.common import HomeOption, JsonOption, console, duration, home_of, print_json, split_recipe
+from danlu.cli.forge import carry_out
+from danlu.cli.render import Display
+from danlu.files import format_bytes
+from danlu.i18n import language, t
+from danlu.jobs.forge_order import Order
+from danlu.jobs.runs import Runs
+from danlu.recipe import load_recipe
+
+Words = Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [key=value]…", help=t("cli.arg_recipe"))]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    app.command("plan", help=t("cli.plan"))(plan)
+    app.command("train", help=t("cli.train"))(train)
+
+
+def plan(words: Words = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Decide every ``auto`` and predict time and memory; nothing is trained and no run is kept."""
+    folder = home_of(home)
+    recipe = load_recipe(*split_recipe(words))
+    display = carry_out(Order(task="plan", home=folder.root, lang=language(), recipe=recipe))
+    if display.run is not None:
+        Runs(folder).remove(display.run)
+    if as_json and display.plan is not None:
+        print_json(display.plan.model_dump(mode="json"))
+
+
+def train(words: Words = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
+    """Train a recipe."""
+    folder = home_of(home)
+    recipe = load_recipe(*split_recipe(words))
+    display = carry_out(Order(task="train", home=folder.root, lang=language(), recipe=recipe))
+    show_trained(folder.root, display, as_json=as_json)
+
+
+def show_trained(home: Path, display: Display, *, as_json: bool) -> None:
+    """Print what training did."""
+    if display.trained is None:
+        return
+    report = display.trained.report
+    if as_json:
+        print_json(report.model_dump(mode="json"))
+        return
+    console.print(
+        t(
+            "cli.trained",
+            run=report.run,
+            steps=report.steps,
+            time=duration(report.seconds),
+            loss=report.train_loss,
+            rate=report.tokens_per_second,
+            memory=format_bytes(report.peak_rss_bytes),
+        )
+    )
+    console.print(t("cli.after_train", run=report.run))

@@ -1,0 +1,145 @@
+"""The contract of the fast path: the same loss and the same adapter gradients as the plain padded computation."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+import torch
+
+from danlu.data.batches import epoch_order, micro_batches, pack, step_members
+from danlu.data.examples import Example
+from danlu.training.adapter import attach_lora, trainable
+from danlu.training.forward import LossModel
+from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
+from danlu.training.settings import LoraSettings
+from tests.tiny import tiny_model
+
+FAMILIES = ["llama", "qwen2", "qwen3", "mistral"]
+
+
+def make_examples(count: int, prefix: int, seed: int = 0) -> list[Example]:
+    rng = random.Random(seed)
+    shared = [rng.randrange(3, 380) for _ in range(prefix)]
+    examples = []
+    for row in range(count):
+        question = [rng.randrange(3, 380) for _ in range(rng.randint(2, 30))]
+        answer = [rng.randrange(3, 380) for _ in range(rng.randint(1, 25))]
+        ids = (*shared, *question, *answer)
+        learn = (False,) * (prefix + len(question)) + (True,) * len(answer)
+        examples.append(Example(ids, learn, row))
+    return examples
+
+
+def with_random_adapter(family: str, *, tied: bool = True):
+    model = attach_lora(tiny_model(family, tied=tied), LoraSettings(r=4, lora_alpha=8), seed=1)
+    torch.manual_seed(3)
+    for parameter in trainable(model).values():
+        parameter.data.normal_(0, 0.1)  # a fresh adapter's B is zero, which would hide half of the gradients
+    return model
+
+
+def gradients(model, losses: list[torch.Tensor], total: int) -> dict[str, torch.Tensor]:
+    model.zero_grad(set_to_none=True)
+    for loss in losses:
+        (loss / total).backward()
+    return {name: parameter.grad.clone() for name, parameter in trainable(model).items()}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("prefix", [0, 1, 17])
+@pytest.mark.parametrize("budget", [40, 200, 4096])
+def test_packed_loss_and_gradients_equal_the_plain_ones(family, tied, prefix, budget):
+    model = with_random_adapter(family, tied=tied)
+    losses = LossModel(model)
+    assert losses.packed
+    examples = make_examples(7, prefix)
+    total = sum(example.supervised for example in examples)
+
+    plain_loss = losses.plain_loss_sum(examples)
+    plain = gradients(model, [plain_loss], total)
+    pieces = [losses.loss_sum(piece) for piece in micro_batches(examples, budget)]
+    packed = gradients(model, pieces, total)
+
+    assert float(sum(pieces).detach()) == pytest.approx(float(plain_loss.detach()), rel=1e-5)
+    for name, gradient in plain.items():
+        scale = gradient.abs().max().clamp_min(1e-6)
+        assert ((packed[name] - gradient).abs().max() / scale) < 1e-4, name
+
+
+@pytest.mark.parametrize("share", [True, False])
+def test_sharing_the_prefix_changes_no_gradient(share):
+    model = with_random_adapter("qwen2")
+    losses = LossModel(model)
+    examples = make_examples(5, 12)
+    total = sum(example.supervised for example in examples)
+    reference = gradients(model, [losses.loss_sum(pack(examples, share_prefix=False))], total)
+    found = gradients(model, [losses.loss_sum(pack(examples, share_prefix=share))], total)
+    for name, gradient in reference.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-6)
+
+
+def test_a_packed_example_does_not_see_its_neighbours():
+    model = with_random_adapter("llama")
+    losses = LossModel(model)
+    first, second, other = make_examples(3, 0)
+    together = float(losses.loss_sum(pack([first, second])).detach())
+    swapped = float(losses.loss_sum(pack([first, other])).detach())
+    alone = [float(losses.loss_sum(pack([example])).detach()) for example in (first, second, other)]
+    assert together == pytest.approx(alone[0] + alone[1], rel=1e-5)
+    assert swapped == pytest.approx(alone[0] + alone[2], rel=1e-5)
+
+
+def test_the_prefix_is_shared_only_up_to_the_token_before_the_first_learned_one():
+    same = Example((5, 6, 7, 8), (False, False, True, True), 0)
+    longer = Example((5, 6, 7, 9), (False, False, True, True), 1)
+    batch = pack([same, longer])
+    assert batch.layout.prefix == 1
+    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 6, 7, 9]]
+    assert batch.targets.tolist() == [7, 8, 7, 9]
+    assert batch.rows.tolist() == [1, 2, 4, 5]
+
+
+def test_a_single_example_shares_nothing():
+    assert pack(make_examples(1, 9)).layout.prefix == 0
+
+
+@pytest.mark.parametrize("rows", [1, 63, 64, 65, 200])
+def test_chunked_cross_entropy_equals_the_plain_one(rows):
+    torch.manual_seed(0)
+    head = torch.nn.Linear(32, 500, bias=rows % 2 == 0).requires_grad_(False)
+    hidden = torch.randn(rows, 32, requires_grad=True)
+    targets = torch.randint(0, 500, (rows,))
+    plain = plain_cross_entropy(hidden, head, targets)
+    (wanted,) = torch.autograd.grad(plain * 0.25, hidden)
+    chunked = chunked_cross_entropy(hidden, head, targets)
+    (found,) = torch.autograd.grad(chunked * 0.25, hidden)
+    torch.testing.assert_close(chunked, plain, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+def test_a_family_without_a_fast_path_takes_the_plain_one():
+    model = with_random_adapter("mistral")
+    model.get_base_model().config.sliding_window = 64
+    assert not LossModel(model).packed
+
+
+def test_the_self_check_gives_the_fast_path_up_when_it_differs(monkeypatch):
+    model = with_random_adapter("llama")
+    losses = LossModel(model)
+    examples = make_examples(2, 4)
+    assert losses.packed_agrees(examples)
+    monkeypatch.setattr(losses, "plain_loss_sum", lambda _: torch.tensor(1.0))
+    assert not losses.packed_agrees(examples)
+    assert not losses.packed
+
+
+def test_every_example_appears_once_an_epoch_and_steps_are_full():
+    members = step_members(count=10, batch_size=4, seed=7, steps=5)
+    assert all(len(step) == 4 for step in members)
+    seen = [index for step in members for index in step]
+    assert sorted(seen[:10]) == list(range(10))
+    assert sorted(seen[10:20]) == list(range(10))
+    assert members == step_members(10, 4, 7, 5)
+    assert epoch_order(10, 7, 0) != epoch_order(10, 7, 1)
