@@ -8,7 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from chat.engines import Script, ScriptedRegistry, served_model
 from danlu.chat.assistants import ensure_assistant
 from danlu.chat.conversations import Conversations
 from danlu.chat.directory import Directory, Listed
@@ -21,6 +20,7 @@ from danlu.models.versions import BaseModelRef, ModelVersion
 from danlu.serving.gateway import Limits
 from danlu.store.records import Assistant, Message
 from danlu.store.store import Store
+from tests.chat.engines import Script, ScriptedRegistry, served_model
 
 VERSION = ModelVersion(id="Danlu-1", name="danlu", created_at="2026-01-01T00:00:00Z", base=BaseModelRef(name="tiny"))
 

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from chat.conftest import chat
 from danlu.chat.export import export_conversation, file_name
 from danlu.i18n import use_language
+from tests.chat.conftest import chat
 
 pytestmark = pytest.mark.anyio
 

@@ -5,13 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from chat.engines import Script, ScriptedRegistry, served_model
 from danlu.chat.history import branch_to, prompt_for, turns_of
 from danlu.errors import TooLargeError
 from danlu.models.messages import Message as Turn
 from danlu.models.versions import GenerationDefaults
 from danlu.serving.registry import Entry
 from danlu.store.records import Message
+from tests.chat.engines import Script, ScriptedRegistry, served_model
 
 pytestmark = pytest.mark.anyio
 

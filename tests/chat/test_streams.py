@@ -5,12 +5,12 @@ from pathlib import Path
 
 import pytest
 
-from chat.conftest import Chat, chat
-from chat.engines import Script
 from danlu.errors import BusyError, ConflictError, DanluError, EngineError, MachineError, NotFoundError, UsageError
 from danlu.models.messages import Message as Turn
 from danlu.serving.gateway import Limits
 from danlu.store.store import Store
+from tests.chat.conftest import Chat, chat
+from tests.chat.engines import Script
 
 pytestmark = pytest.mark.anyio
 

@@ -12,7 +12,7 @@ from uuid import uuid4
 
 from websockets.sync.client import ClientConnection, connect
 
-from server.running import Running
+from tests.server.running import Running
 
 
 @dataclass

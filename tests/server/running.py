@@ -9,7 +9,6 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from chat.engines import Script, ScriptedRegistry, served_model
 from danlu.chat.assistants import ensure_assistant
 from danlu.chat.directory import Listed
 from danlu.chat.wire import ModelView
@@ -20,6 +19,7 @@ from danlu.serving.gateway import Limits
 from danlu.serving.served import ServedModel
 from danlu.settings import Settings
 from danlu.store.records import Assistant
+from tests.chat.engines import Script, ScriptedRegistry, served_model
 
 VERSION = ModelVersion(id="Danlu-1", name="danlu", created_at="2026-01-01T00:00:00Z", base=BaseModelRef(name="tiny"))
 

@@ -11,9 +11,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 from websockets.sync.client import connect
 
-from chat.engines import Script
-from server.clients import Tab, fetch, new_conversation, until
-from server.running import running, scripted
+from tests.chat.engines import Script
+from tests.server.clients import Tab, fetch, new_conversation, until
+from tests.server.running import running, scripted
 
 WORDS = [f"w{number} " for number in range(12)]
 TEXT = "".join(WORDS)

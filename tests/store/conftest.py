@@ -9,7 +9,7 @@ from sqlalchemy import text
 from danlu.models.versions import GenerationDefaults
 from danlu.store.records import Assistant
 from danlu.store.store import Store
-from store.postgres import cluster, fresh_database
+from tests.store.postgres import cluster, fresh_database
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ from danlu.errors import ConflictError, DanluError, MachineError, StoreError
 from danlu.store.database import Database
 from danlu.store.migrate import migrate
 from danlu.store.store import Store
-from store.conftest import make_assistant
+from tests.store.conftest import make_assistant
 
 
 def refusal(*arguments) -> DanluError:

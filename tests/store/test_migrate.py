@@ -16,7 +16,7 @@ from danlu.store.database import Database
 from danlu.store.migrate import migrate
 from danlu.store.store import Store
 from danlu.store.tables import Base
-from store.conftest import make_assistant
+from tests.store.conftest import make_assistant
 
 NEXT = '''
 """A later change."""

@@ -1,6 +1,6 @@
 """What every request passes, as plain ASGI (nothing here buffers a stream or hides a disconnect).
 
-From the outside in: ``Context`` (id, language, last resort for defects), ``Headers`` (security, caching), ``Guard``
+From the outside in: ``Headers`` (security, caching), ``Context`` (id, language, last resort for defects), ``Guard``
 (who may ask), ``BodyLimit``.
 """
 
