@@ -15,7 +15,7 @@ const whole = (source: string) => renderTokens(parser.parse(source.replace(/\r\n
 /** Pieces that begin, continue, interrupt and end blocks; glued without separators they meet in every way. */
 const PIECES = [
   'word', '词语', ' ', '  ', '    ', '\n', '\n\n', '# ', '## t', '- ', '* ', '+ x', '1. ', '2) b', '> ', '---', '***',
-  '===', '```', '```js\n', '~~~', '$$', '$x$', '\\[', '\\]', '|', 'a|b\n-|-\n', '|-|-|', ':-:', '**b**', '`c`', '<b>', '\\',
+  '===', '```', '```js\n', '~~~', '$$', '$x$', '\\[', '\\]', '|', 'a|b\n-|-\n', '\na|b\n-|-', '|-|-|', ':-:', '**b**', '`c`', '<b>', '\\',
   '\r\n', '![i](u)', '[l](u)', '\t', '$', '0', '_', 'x\n',
 ] // prettier-ignore
 
@@ -44,6 +44,14 @@ describe('incremental Markdown', () => {
     for (let at = 0; at <= source.length; at++) stream.update(source.slice(0, at), false)
     expect(htmlOf(stream.update(source, true))).toBe(raw(source))
     expect(htmlOf(stream.update(source, true))).toContain('href="https://example.org/m"')
+  })
+
+  it('does not close a paragraph before a table whose second line may still become something else', () => {
+    const stream = new BlockStream()
+    const source = 'word\na|b\n-|- is no table\n'
+    for (let at = 0; at <= source.length; at++) {
+      expect(htmlOf(stream.update(source.slice(0, at), false))).toBe(raw(source.slice(0, at)))
+    }
   })
 
   it('keeps closed blocks as they are and parses only the open end again', () => {
