@@ -115,9 +115,12 @@ def watch_parent(on_orphaned: Callable[[], None] | None = None) -> None:
         on_orphaned: called instead of ending at once, for a child that first puts its things in order.
     """
 
+    descriptor = sys.stdin.fileno()
+
     def watch() -> None:
-        with contextlib.suppress(OSError, ValueError):
-            while sys.stdin.buffer.read(4096):
+        # The descriptor, not sys.stdin: a thread that holds the lock of a buffered reader aborts the interpreter's end.
+        with contextlib.suppress(OSError):
+            while os.read(descriptor, 4096):
                 pass
         if on_orphaned is not None:
             on_orphaned()
