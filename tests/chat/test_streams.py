@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from pathlib import Path
 
 import pytest
@@ -44,6 +45,16 @@ async def test_an_answer_is_written_saved_and_says_where_it_came_from(tmp_path: 
         assert answer.provenance.version == "Danlu-1"
         assert (answer.provenance.tokens, answer.provenance.finish_reason) == (4, "stop")
         assert answer.provenance.dropped_turns == 0
+
+
+async def test_what_is_shown_of_an_answer_is_what_is_kept(tmp_path: Path) -> None:
+    async with chat(tmp_path, Script(pieces=["a\x00b", "\ud800", "c"])) as c:
+        conversation = await c.conversations.create(None)
+        async with c.rooms.use(conversation.id) as room:
+            exchange = await ask(c, conversation.id)
+            answer = await c.settled(exchange.answer.id)
+            deltas = [json.loads(entry.frame("en"))["event"] for entry in room.after(0)]
+        assert "".join(event.get("content", "") for event in deltas) == answer.content == "ab?c"
 
 
 async def test_reasoning_is_kept_apart_and_timed(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from danlu.chat.room import Room
 from danlu.errors import DanluError
 from danlu.serving.engine import Finish, Queued, Started, TextPiece
 from danlu.serving.registry import Entry
+from danlu.store.messages import storable
 from danlu.store.records import Conversation, Message, MessageError, MessageStatus, Provenance
 from danlu.store.store import Store
 
@@ -134,7 +135,7 @@ class Answer:
                         self._room.set_status(self.message_id, "generating")
                     case TextPiece():
                         self._measures.text(event)
-                        self._room.append(self.message_id, event.content, event.reasoning)
+                        self._room.append(self.message_id, storable(event.content), storable(event.reasoning))
                     case Finish():
                         self._measures.finish = event
 

@@ -120,9 +120,7 @@ class MessageTable:
             NotFoundError: no such conversation or message.
             ConflictError: ``client_id`` was used for something else, or the message is not a finished answer.
         """
-        return self._once_more(
-            lambda: self._begin_again(conversation_id, message_id=message_id, client_id=client_id)
-        )
+        return self._once_more(lambda: self._begin_again(conversation_id, message_id=message_id, client_id=client_id))
 
     def _begin_again(self, conversation_id: str, *, message_id: str, client_id: str) -> Exchange:
         with self._database.write() as session:
@@ -166,8 +164,8 @@ class MessageTable:
             if row is None:
                 raise NotFoundError("store.message_missing", id=message_id)
             row.status = status
-            row.content = _storable(content)
-            row.reasoning = None if reasoning is None else _storable(reasoning)
+            row.content = storable(content)
+            row.reasoning = None if reasoning is None else storable(reasoning)
             row.error = None if error is None else error.model_dump(mode="json")
             row.provenance = None if provenance is None else provenance.model_dump(mode="json")
             if status not in UNFINISHED:
@@ -199,6 +197,14 @@ class MessageTable:
         )
         with self._database.write() as session:
             return len(session.execute(statement).all())
+
+
+def storable(text: str) -> str:
+    """Return the text without what no database keeps: NUL (PostgreSQL refuses it) and halves of surrogate pairs.
+
+    Pieces of an answer go through this before anyone sees them, so that what is shown is what is kept.
+    """
+    return text.replace(_NUL, "").encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _by_client_id(session: Session, client_id: str) -> MessageRow | None:
@@ -248,18 +254,13 @@ def _new(
         client_id=client_id,
         role=role,
         status="complete" if role == "user" else "queued",
-        content=_storable(content),
+        content=storable(content),
         created_at=moment,
         finished_at=moment if role == "user" else None,
     )
     session.add(row)
     session.flush()
     return row
-
-
-def _storable(text: str) -> str:
-    """Return the text without what no database keeps: NUL (PostgreSQL refuses it) and halves of surrogate pairs."""
-    return text.replace(_NUL, "").encode("utf-8", errors="replace").decode("utf-8")
 
 
 def _record(row: MessageRow) -> Message:
