@@ -1,0 +1,89 @@
+"""The source of an export as transformers computes it: base and adapter, in float32 where memory allows."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+import numpy as np
+import psutil
+
+from danlu.models.architecture import read_architecture
+from danlu.models.load import load_model
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+# Weights and what a forward pass over a short text needs on top.
+_FP32_BYTES_PER_PARAMETER: Final = 4.6
+
+
+class Reference(Protocol):
+    """Something that knows what the source would say next."""
+
+    def log_probs(self, ids: Sequence[int], start: int) -> np.ndarray:
+        """Return natural log-probabilities of the next token.
+
+        Args:
+            ids: token ids, shape [T].
+            start: the first position of interest, at least 1.
+
+        Returns:
+            float32 ``[T - start + 1, V]``: row ``i`` is the distribution after ``ids[: start + i]``.
+        """
+
+
+class TransformersReference:
+    """A causal language model of transformers (with peft's adapter in it, if there is one)."""
+
+    def __init__(self, model: PreTrainedModel | torch.nn.Module) -> None:
+        self._model = model
+
+    @classmethod
+    def load(cls, base: Path, adapter: Path | None) -> TransformersReference:
+        """Load base and adapter; float32 unless memory is short, then bfloat16.
+
+        Raises:
+            ModelError: the base does not load.
+        """
+        needed = _FP32_BYTES_PER_PARAMETER * read_architecture(base).parameters
+        dtype = "float32" if needed < psutil.virtual_memory().available else "bfloat16"
+        model = load_model(base, dtype)
+        if adapter is None:
+            return cls(model)
+        from peft import PeftModel
+
+        adapted = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
+        adapted.eval()
+        return cls(adapted)
+
+    @classmethod
+    def of(cls, model: PreTrainedModel | None) -> TransformersReference | None:
+        """Return a model in memory as a reference, or None when there is none or its weights are not float32."""
+        import torch
+
+        if model is None or any(weight.dtype is not torch.float32 for weight in model.parameters()):
+            return None
+        return cls(model)
+
+    def continue_greedily(self, ids: Sequence[int], new_tokens: int, stop_ids: frozenset[int]) -> list[int]:
+        """Return what the model says next, most likely token first, until a stop id (included) or ``new_tokens``."""
+        answer: list[int] = []
+        while len(answer) < new_tokens and not (answer and answer[-1] in stop_ids):
+            answer.append(int(self.log_probs((*ids, *answer), start=len(ids) + len(answer))[-1].argmax()))
+        return answer
+
+    def log_probs(self, ids: Sequence[int], start: int) -> np.ndarray:
+        """See ``Reference.log_probs``."""
+        import torch
+
+        rows = len(ids) - start + 1
+        was_training = self._model.training
+        self._model.eval()
+        with torch.inference_mode():
+            output = self._model(input_ids=torch.tensor([list(ids)]), use_cache=False, logits_to_keep=rows)
+            result: np.ndarray = torch.log_softmax(output.logits[0, -rows:].float(), dim=-1).numpy()
+        self._model.train(was_training)
+        return result

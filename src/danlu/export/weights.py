@@ -1,0 +1,249 @@
+"""The tensors of a base model with an adapter worked in, one at a time: what every export is written from.
+
+A tensor is read through a memory map, changed in float32, and handed on; memory is one tensor and what it becomes.
+The arithmetic is peft's own merge for LoRA, rank-stabilised LoRA and DoRA (arXiv 2106.09685, 2312.03732, 2402.09353);
+adapters of other kinds are refused by name. Not for deciding where the tensors go.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from danlu.errors import ExportError, ModelError
+from danlu.models.checks import read_weights
+from danlu.models.safetensors_stream import TensorSpec, read_header
+
+if TYPE_CHECKING:
+    import torch
+
+ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
+ADAPTER_CONFIG: Final = "adapter_config.json"
+_PREFIX: Final = "base_model.model."
+
+
+@dataclass(frozen=True)
+class _Lora:
+    """One adapted matrix.
+
+    Attributes:
+        scale: factor of ``B A``.
+        names: names in the adapter file by role: ``A``, ``B``, and for DoRA ``magnitude``.
+        embedding: whether it adapts an embedding, whose product is stored transposed.
+    """
+
+    scale: float
+    names: Mapping[str, str]
+    embedding: bool
+
+
+@dataclass
+class MergedWeights:
+    """The tensors of ``base`` with the adapter in ``adapter`` worked in; use as a context manager.
+
+    Attributes:
+        base: folder of the base model.
+        adapter: folder of a peft adapter, or None for the base alone.
+        specs: the resulting tensors by name, in the order of the files; types are those of the base.
+        untied: whether the adapter gives the head weights of its own although the base shares the embedding.
+    """
+
+    base: Path
+    adapter: Path | None
+    specs: dict[str, TensorSpec] = field(default_factory=dict)
+    untied: bool = False
+    _files: dict[str, Any] = field(default_factory=dict)
+    _stack: ExitStack = field(default_factory=ExitStack)
+    _loras: dict[str, _Lora] = field(default_factory=dict)
+    _replaced: dict[str, str] = field(default_factory=dict)
+    _adapter_file: Any = None
+
+    def __enter__(self) -> Self:
+        """Open all files and match the adapter to the base.
+
+        Raises:
+            ExportError: the adapter does not fit the base, or is of a kind that cannot be merged.
+            ModelError: the base is damaged.
+        """
+        from safetensors import safe_open
+
+        files, self.specs = read_weights(self.base)
+        for name in files:
+            opened = self._stack.enter_context(safe_open(str(self.base / name), framework="pt"))
+            self._files.update(dict.fromkeys(opened.keys(), opened))
+        if self.adapter is not None:
+            config = read_adapter_config(self.adapter)
+            header = read_header(self.adapter / ADAPTER_WEIGHTS)
+            self._adapter_file = self._stack.enter_context(
+                safe_open(str(self.adapter / ADAPTER_WEIGHTS), framework="pt")
+            )
+            self._match(config, header)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.close()
+
+    def tensor(self, name: str) -> torch.Tensor:
+        """Return one tensor: in the base's own type when the adapter leaves it alone, else in float32."""
+        if name in self._replaced:
+            replaced: torch.Tensor = self._adapter_file.get_tensor(self._replaced[name])
+            return replaced
+        weight: torch.Tensor = self._files[name].get_tensor(name)
+        lora = self._loras.get(name)
+        return weight if lora is None else self._merge(weight, lora)
+
+    def tensors(self) -> Iterator[tuple[TensorSpec, torch.Tensor]]:
+        """Yield every tensor, one at a time."""
+        for name, spec in self.specs.items():
+            yield spec, self.tensor(name)
+
+    def _merge(self, weight: torch.Tensor, lora: _Lora) -> torch.Tensor:
+        def part(role: str) -> torch.Tensor:
+            value: torch.Tensor = self._adapter_file.get_tensor(lora.names[role])
+            return value.float()
+
+        update = (part("B") @ part("A")) * lora.scale
+        merged = weight.float() + (update.T if lora.embedding else update)
+        if "magnitude" in lora.names:
+            merged *= (part("magnitude") / merged.norm(dim=1)).unsqueeze(1)
+        return merged
+
+    def _match(self, config: Mapping[str, Any], header: Mapping[str, TensorSpec]) -> None:
+        """Find for each tensor of the adapter what it changes; nothing may be left over."""
+        grouped: dict[str, dict[str, str]] = {}
+        for key in header:
+            module, role = _role(key)
+            if role == "replace":
+                self._replace(module, key, header[key])
+            else:
+                grouped.setdefault(module, {})[role] = key
+        for module, names in grouped.items():
+            if module == "lm_head" and self._tied:
+                self._untie()
+            target = self._target(f"{module}.weight")
+            embedding = "embedding_A" in names
+            roles = {role.removeprefix("embedding_"): key for role, key in names.items()}
+            if not {"A", "B"} <= set(roles) or (set(roles) - {"A", "B", "magnitude"}):
+                raise ExportError("export.adapter_kind", self._where, kind=f"{module}: {', '.join(sorted(roles))}")
+            rank = header[roles["A"]].shape[0]
+            shape = (header[roles["B"]].shape[0], header[roles["A"]].shape[1])
+            if self.specs[target].shape != (shape[::-1] if embedding else shape):
+                raise ExportError("export.adapter_misfit", self._where, name=target)
+            if self._tied and target == "model.embed_tokens.weight":
+                # peft leaves the shared head as it was, so the result is no longer tied.
+                self._untie()
+            self._loras[target] = _Lora(_scale(config, module, rank), roles, embedding)
+
+    def _replace(self, module: str, key: str, spec: TensorSpec) -> None:
+        name = f"{module}.weight"
+        if name == "lm_head.weight" and name not in self.specs:
+            self._untie()
+        target = self._target(name)
+        if self.specs[target].shape != spec.shape:
+            raise ExportError("export.adapter_misfit", self._where, name=target)
+        self._replaced[target] = key
+
+    def _untie(self) -> None:
+        embedding = self.specs["model.embed_tokens.weight"]
+        self.specs["lm_head.weight"] = TensorSpec("lm_head.weight", embedding.dtype, embedding.shape)
+        self._files["lm_head.weight"] = _Alias(self._files["model.embed_tokens.weight"], "model.embed_tokens.weight")
+        self.untied = True
+
+    @property
+    def _tied(self) -> bool:
+        return "lm_head.weight" not in self.specs
+
+    def _target(self, name: str) -> str:
+        if name not in self.specs:
+            raise ExportError("export.adapter_misfit", self._where, name=name)
+        return name
+
+    @property
+    def _where(self) -> str:
+        return str(self.adapter)
+
+
+@dataclass(frozen=True)
+class _Alias:
+    """Gives one tensor of a file under any name."""
+
+    file: Any
+    name: str
+
+    def get_tensor(self, _: str) -> torch.Tensor:
+        tensor: torch.Tensor = self.file.get_tensor(self.name)
+        return tensor
+
+
+def read_adapter_config(adapter: Path, *, mergeable: bool = True) -> dict[str, Any]:
+    """Read ``adapter_config.json`` and, if it is to be merged, refuse what the merge here does not know.
+
+    Raises:
+        ExportError: no adapter there, or one of another kind.
+    """
+    path = adapter / ADAPTER_CONFIG
+    if not path.is_file() or not (adapter / ADAPTER_WEIGHTS).is_file():
+        raise ExportError("export.adapter_missing", str(adapter))
+    try:
+        config: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ModelError("models.config_damaged", str(path), reason=str(error)) from error
+    unknown = [
+        name
+        for name, odd in (
+            (str(config.get("peft_type")), config.get("peft_type") != "LORA"),
+            ("bias", config.get("bias", "none") != "none"),
+            ("lora_bias", bool(config.get("lora_bias"))),
+            ("fan_in_fan_out", bool(config.get("fan_in_fan_out"))),
+            ("trainable_token_indices", bool(config.get("trainable_token_indices"))),
+            ("layer_replication", bool(config.get("layer_replication"))),
+        )
+        if odd
+    ]
+    if unknown and mergeable:
+        raise ExportError("export.adapter_kind", str(path), kind=", ".join(unknown))
+    return config
+
+
+def _role(key: str) -> tuple[str, str]:
+    """Split a name of an adapter file into the module and what the tensor is for it."""
+    name = key.removeprefix(_PREFIX)
+    for suffix, role in (
+        (".lora_A.weight", "A"),
+        (".lora_B.weight", "B"),
+        (".lora_embedding_A", "embedding_A"),
+        (".lora_embedding_B", "embedding_B"),
+        (".lora_magnitude_vector.weight", "magnitude"),
+        (".lora_magnitude_vector", "magnitude"),
+        (".weight", "replace"),
+    ):
+        if name.endswith(suffix):
+            return name.removesuffix(suffix), role
+    raise ExportError("export.adapter_kind", key, kind=key)
+
+
+def _scale(config: Mapping[str, Any], module: str, rank: int) -> float:
+    alpha = _by_pattern(config.get("alpha_pattern") or {}, module, config["lora_alpha"])
+    return float(alpha) / (math.sqrt(rank) if config.get("use_rslora") else rank)
+
+
+def _by_pattern(patterns: Mapping[str, float], module: str, default: float) -> float:
+    """Return the value of the first pattern that matches the end of the module's name, as peft does it."""
+    for pattern, value in patterns.items():
+        if re.match(rf"(.*\.)?({pattern})$", module):
+            return value
+    return default
+
+
+def total_bytes(specs: Sequence[TensorSpec]) -> int:
+    """Return the size of tensors together."""
+    return sum(spec.bytes for spec in specs)
