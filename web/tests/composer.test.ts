@@ -13,7 +13,7 @@ function open(props: Partial<InstanceType<typeof Composer>['$props']> = {}): Vue
   wrapper = mount(Composer, {
     attachTo: document.body,
     global: { plugins: [createPinia(), i18n] },
-    props: { conversationId: null, assistantName: '小炉', answering: false, stopping: false, submit, ...props },
+    props: { conversationId: null, assistantName: '小炉', answering: false, stopping: false, sending: false, submit, ...props },
   })
   return wrapper
 }
@@ -63,8 +63,10 @@ describe('Enter', () => {
     open()
     await box().setValue(' \n ')
     await press({ key: 'Enter' })
-    await wrapper.setProps({ answering: true })
     await box().setValue('Hello')
+    await wrapper.setProps({ answering: true })
+    await press({ key: 'Enter' })
+    await wrapper.setProps({ answering: false, sending: true })
     await press({ key: 'Enter' })
     expect(submit).not.toHaveBeenCalled()
     expect(box().element.value).toBe('Hello')

@@ -74,6 +74,8 @@ export const en = {
   chat: {
     messages: 'Messages',
     you: 'You',
+    answering: 'The answer is being written.',
+    answered: 'The answer has ended.',
     sending: 'Sending …',
     waitingForConnection: 'Will be sent when the connection is back.',
     notSent: 'This question was not sent.',

@@ -76,6 +76,8 @@ export const zh: Catalogue = {
   chat: {
     messages: '消息',
     you: '你',
+    answering: '正在回答。',
+    answered: '回答结束。',
     sending: '正在发送……',
     waitingForConnection: '连接恢复后会自动发送。',
     notSent: '这个问题没有发出。',

@@ -55,6 +55,9 @@ export const useThreads = defineStore('threads', () => {
     }),
   )
 
+  /** A question is on its way; another one now would become its sibling instead of its successor. */
+  const sending = computed(() => outgoing.value.some(({ failure }) => failure === null))
+
   async function open(id: string): Promise<void> {
     if (currentId.value === id) return
     close()
@@ -227,6 +230,7 @@ export const useThreads = defineStore('threads', () => {
     path,
     active,
     outgoing,
+    sending,
     loadFailure,
     actionFailures,
     stopping,
