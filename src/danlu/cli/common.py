@@ -8,8 +8,10 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from pydantic import ValidationError
 from rich.console import Console
 
+from danlu.errors import UsageError
 from danlu.i18n import t
 from danlu.logs import set_up_logging
 from danlu.settings import Home, Settings
@@ -27,9 +29,15 @@ def settings_for(home: Path | None) -> Settings:
     """Return the settings of this process, with ``--home`` in force, and set up logging.
 
     Raises:
+        UsageError: an environment variable ``DANLU_*`` has a value that makes no sense.
         MachineError: the home folder cannot be written.
     """
-    settings = Settings() if home is None else Settings(home=home)
+    try:
+        settings = Settings() if home is None else Settings(home=home)
+    except ValidationError as error:
+        first = error.errors()[0]
+        name = f"DANLU_{'_'.join(map(str, first['loc'])).upper()}"
+        raise UsageError("ground.bad_setting", name=name, value=first["input"]) from None
     settings = settings.model_copy(update={"home": settings.home.expanduser().resolve()})
     Home(settings.home).make()
     set_up_logging("debug" if settings.log_level == "debug" else "warning", Home(settings.home).logs)

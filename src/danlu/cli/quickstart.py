@@ -77,7 +77,7 @@ def quickstart(
                 task="version",
                 home=folder.root,
                 lang=language(),
-                recipe=None if (unfinished := _unfinished(folder, recipe)) else recipe,
+                recipe=None if (unfinished := _unfinished(folder, recipe, manifest.sha256)) else recipe,
                 run=unfinished.name if unfinished else None,
             )
         )
@@ -134,10 +134,11 @@ def _made_before(home: Home, sha256: str, model: str) -> ModelVersion | None:
     return None
 
 
-def _unfinished(home: Home, recipe: Recipe) -> RunFolder | None:
-    """Return a run of the same recipe that was broken off, to go on with it."""
+def _unfinished(home: Home, recipe: Recipe, sha256: str) -> RunFolder | None:
+    """Return a run of the same recipe and rows that was broken off, to go on with it."""
     for run in Runs(home).list():
-        if run.recipe() == recipe and run.status() in {"stopped", "interrupted", "finished"}:
+        same_rows = [item.sha256 for item in run.plan().datasets] == [sha256]
+        if same_rows and run.recipe() == recipe and run.status() in {"stopped", "interrupted", "finished"}:
             console.print(t("cli.quickstart_resume", run=run.name))
             return run
     return None

@@ -28,6 +28,7 @@ from danlu.evaluation.proof import prove
 from danlu.evaluation.report import write_report
 from danlu.evaluation.result import Proof
 from danlu.events import Event, EventLog, Failed, Planned, SampleAnswer
+from danlu.export.publish import register_version
 from danlu.files import require_free, write_text
 from danlu.hardware import Machine, inspect_machine, physical_cores
 from danlu.i18n import t
@@ -255,8 +256,6 @@ def publish(prepared: Prepared, proof: Proof, tell: Tell, quant: str = "q8_0") -
     _load_finished(prepared)
     plan = prepared.plan
     with _stage(tell, "export", "jobs.stage_export"):
-        from danlu.export.publish import register_version
-
         version = register_version(
             prepared.home,
             name=plan.datasets[0].name,
@@ -284,8 +283,9 @@ def publish(prepared: Prepared, proof: Proof, tell: Tell, quant: str = "q8_0") -
 
 
 def set_up_process() -> None:
-    """Set what a process that computes needs: one thread a physical core, and memory that is kept."""
-    torch.set_num_threads(physical_cores())
+    """Set what a process that computes needs: one thread a physical core (unless set), and memory that is kept."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(physical_cores())
     keep_freed_memory()
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
