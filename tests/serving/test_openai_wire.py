@@ -48,8 +48,18 @@ def test_a_field_that_cannot_be_honoured_is_named(field: str, value: object) -> 
 
 @pytest.mark.parametrize(
     ("field", "value"),
-    [("user", "u1"), ("metadata", {"a": "b"}), ("n", 1), ("tools", []), ("response_format", {"type": "text"})]
-    + [("logprobs", False), ("stop", None), ("stream", None), ("temperature", None), ("seed", None)],
+    [
+        ("user", "u1"),
+        ("metadata", {"a": "b"}),
+        ("n", 1),
+        ("tools", []),
+        ("response_format", {"type": "text"}),
+        ("logprobs", False),
+        ("stop", None),
+        ("stream", None),
+        ("temperature", None),
+        ("seed", None),
+    ],
 )
 def test_a_field_that_asks_for_nothing_is_accepted(field: str, value: object) -> None:
     assert chat(**{field: value}).messages[0].content == "hi"
