@@ -52,7 +52,7 @@ class DanluError(Exception):
     def message(self, lang: Language | None = None) -> str:
         """Return one line: where, what happened, what to do."""
         place = f"{self.where}: " if self.where else ""
-        return f"{place}{self.what(lang)} {self.fix(lang)}"
+        return " ".join(f"{place}{self.what(lang)} {self.fix(lang)}".splitlines())
 
     def problem(self, lang: Language | None = None) -> Problem:
         """Return the error as the body of a problem document."""

@@ -151,7 +151,8 @@ class EventLog:
         self.path = path
         path.parent.mkdir(parents=True, exist_ok=True)
         self._seq = _repair(path)
-        self._file = path.open("a", encoding="utf-8", newline="\n")
+        # Unbuffered: what a full disk did not take must not come out later, behind another event.
+        self._file = path.open("ab", buffering=0)
 
     def append(self, event: Event) -> LoggedEvent:
         """Write one event and hand it to the operating system before returning.
@@ -161,17 +162,26 @@ class EventLog:
         """
         logged = LoggedEvent(seq=self._seq + 1, time=datetime.now(UTC).isoformat(), event=event)
         line = {"seq": logged.seq, "time": logged.time, **event.model_dump(mode="json")}
-        with disk_errors(self.path):
-            self._file.write(_dump(line) + "\n")
-            self._file.flush()
+        self._write(json.dumps(line, ensure_ascii=False).encode("utf-8") + b"\n")
         self._seq = logged.seq
         return logged
 
     def close(self) -> None:
         """Write everything to the disk and close the file."""
-        self._file.flush()
-        os.fsync(self._file.fileno())
-        self._file.close()
+        with disk_errors(self.path), self._file:
+            os.fsync(self._file.fileno())
+
+    def _write(self, line: bytes) -> None:
+        """Write a whole line or nothing of it."""
+        end = self._file.seek(0, os.SEEK_END)
+        with disk_errors(self.path):
+            try:
+                rest = line
+                while rest:
+                    rest = rest[self._file.write(rest) :]
+            except OSError:
+                self._file.truncate(end)
+                raise
 
     def __enter__(self) -> Self:
         return self
@@ -218,10 +228,6 @@ def follow_events(path: Path, done: Callable[[], bool], interval: float = 0.1) -
 def _parse(line: bytes) -> LoggedEvent:
     value: dict[str, Any] = TypeAdapter(dict[str, Any]).validate_json(line)
     return LoggedEvent(seq=value.pop("seq"), time=value.pop("time"), event=_ADAPTER.validate_python(value))
-
-
-def _dump(value: object) -> str:
-    return json.dumps(value, ensure_ascii=False)
 
 
 def _repair(path: Path) -> int:

@@ -7,6 +7,7 @@ import errno
 import hashlib
 import json
 import os
+import re
 import shutil
 import uuid
 from collections.abc import Iterator
@@ -66,7 +67,9 @@ def new_folder(target: Path) -> Iterator[Path]:
         MachineError: the disk is full.
     """
     target.parent.mkdir(parents=True, exist_ok=True)
-    for stale in target.parent.glob(f".{target.name}.*.part"):
+    # The whole name, not a glob: `.qwen2.*.part` would also match the unfinished folder of `qwen2.5`.
+    ours = re.compile(rf"\.{re.escape(target.name)}\.[0-9a-f]{{8}}\.part")
+    for stale in [path for path in target.parent.iterdir() if ours.fullmatch(path.name)]:
         shutil.rmtree(stale, ignore_errors=True)
     partial = target.parent / f".{target.name}.{uuid.uuid4().hex[:8]}.part"
     try:
@@ -91,13 +94,19 @@ def replace_folder(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def disk_errors(path: Path) -> Iterator[None]:
-    """Turn "no space left" and "quota exceeded" inside into a ``MachineError`` that names the path and what is free."""
+    """Turn "no space left", "quota exceeded" and "file too large" inside into a ``MachineError`` that names the path.
+
+    Raises:
+        MachineError: instead of those errors of the system; others pass.
+    """
     try:
         yield
     except OSError as error:
         if error.errno in {errno.ENOSPC, errno.EDQUOT}:
             free = free_bytes(path)
             raise MachineError("ground.disk_full", str(path), free=format_bytes(free)) from error
+        if error.errno == errno.EFBIG:
+            raise MachineError("ground.file_too_large", str(path)) from error
         raise
 
 

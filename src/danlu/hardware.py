@@ -5,7 +5,6 @@ Speeds are measured, not looked up: a processor's name says little inside a virt
 
 from __future__ import annotations
 
-import json
 import platform
 import statistics
 import time
@@ -13,6 +12,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import psutil
+from pydantic import BaseModel, ValidationError
 
 from danlu.files import write_json
 
@@ -20,6 +20,11 @@ _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory
 # One product of this shape is 0.9 GFLOP: long enough to time, short enough to repeat on a slow machine.
 _ROWS, _INNER, _COLUMNS = 512, 576, 1536
 _SECONDS_PER_DTYPE = 0.4
+
+
+class _Measured(BaseModel):
+    key: str
+    gflops: dict[str, float]
 
 
 @dataclass(frozen=True)
@@ -116,9 +121,12 @@ def machine_as_dict(machine: Machine) -> dict[str, object]:
 
 def _cached_speed(path: Path | None, key: str) -> dict[str, float]:
     if path is not None and path.is_file():
-        stored = json.loads(path.read_text(encoding="utf-8"))
-        if stored.get("key") == key:
-            return {str(name): float(speed) for name, speed in stored["gflops"].items()}
+        try:
+            stored = _Measured.model_validate_json(path.read_bytes())
+        except ValidationError:  # a damaged cache is measured again
+            stored = None
+        if stored is not None and stored.key == key:
+            return stored.gflops
     speeds = measure_gflops()
     if path is not None:
         write_json(path, {"key": key, "gflops": speeds})

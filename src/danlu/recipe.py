@@ -7,20 +7,50 @@ Field descriptions stand in English here and in Chinese under ``json_schema_extr
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Final, Literal
 
 import yaml
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+from pydantic_core import ErrorDetails
 
 from danlu.errors import RecipeError, UsageError
+from danlu.i18n import t
 
 Auto = Literal["auto"]
 Objective = Literal["sft", "pretrain", "semi"]
 Method = Literal["lora", "qlora", "full", "freeze"]
 Scheduler = Literal["linear", "cosine", "constant"]
 Dtype = Literal["float32", "bfloat16"]
+
+
+_TEXTS: Final = frozenset({"model", "system", "eval.probes"})
+_RANGES: Final = {
+    "greater_than_equal": ("recipe.at_least", "ge"),
+    "greater_than": ("recipe.above", "gt"),
+    "less_than_equal": ("recipe.at_most", "le"),
+    "less_than": ("recipe.below", "lt"),
+}
+_KINDS: Final = {
+    "int": "recipe.kind_int",
+    "float": "recipe.kind_number",
+    "bool": "recipe.kind_bool",
+    "string": "recipe.kind_text",
+    "tuple": "recipe.kind_list",
+    "too_short": "recipe.kind_list",
+    "model": "recipe.kind_fields",
+}
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML that reads ``2e-4`` as the number people mean; YAML 1.1 takes it for a text because it has no point."""
+
+
+_Loader.add_implicit_resolver(
+    "tag:yaml.org,2002:float", re.compile(r"^[-+]?[0-9]+(\.[0-9]*)?[eE][-+]?[0-9]+$"), list("-+0123456789")
+)
 
 
 def _zh(text: str) -> dict[str, Any]:
@@ -236,7 +266,7 @@ def dump_recipe(recipe: Recipe) -> str:
 
 def _read_yaml(path: Path) -> dict[str, Any]:
     try:
-        value = yaml.safe_load(path.read_text(encoding="utf-8-sig"))
+        value = _parse(path.read_text(encoding="utf-8-sig"))
     except FileNotFoundError:
         raise RecipeError("recipe.missing", str(path)) from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
@@ -246,18 +276,17 @@ def _read_yaml(path: Path) -> dict[str, Any]:
     return value
 
 
+def _parse(text: str) -> Any:
+    return yaml.load(text, _Loader)  # noqa: S506  a safe loader with one more number format
+
+
 def _scalar(key: str, text: str) -> object:
+    if key in _TEXTS:
+        return None if key == "eval.probes" and text in {"", "null"} else text
     try:
-        value = yaml.safe_load(text)
+        return _parse(text)
     except yaml.YAMLError:
         return text
-    if isinstance(value, str):
-        # YAML 1.1 reads 2e-4 as a text; people mean the number.
-        try:
-            return float(value) if key.rpartition(".")[2] not in {"model", "system", "train", "probes"} else value
-        except ValueError:
-            return value
-    return value
 
 
 def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
@@ -271,28 +300,66 @@ def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
 
 def _explain(error: ValidationError, where: str | None) -> RecipeError:
     first = error.errors()[0]
-    field = ".".join(str(part) for part in first["loc"] if not _is_branch(part))
+    field = _field_of(first)
     if first["type"] == "extra_forbidden":
-        close = difflib.get_close_matches(field, list(_field_names(Recipe)), n=1, cutoff=0.5)
-        last = difflib.get_close_matches(
-            field.rpartition(".")[2], [n.rpartition(".")[2] for n in _field_names(Recipe)], n=1
-        )
-        named = close or [name for name in _field_names(Recipe) if last and name.endswith(last[0])]
+        named = _similar(field)
         if named:
-            return RecipeError("recipe.unknown_field_close", where, field=field, close=named[0])
-        return RecipeError("recipe.unknown_field", where, field=field)
+            return RecipeError("recipe.unknown_field_close", where, field=field, close=named)
+        return RecipeError("recipe.unknown_field", where, field=field, known=", ".join(Recipe.model_fields))
     if first["type"] == "missing":
         return RecipeError("recipe.missing_field", where, field=field)
-    return RecipeError("recipe.bad_value", where, field=field, value=first["input"], reason=first["msg"])
+    reason = _reason([item for item in error.errors() if _field_of(item) == field])
+    return RecipeError("recipe.bad_value", where, field=field, value=first["input"], reason=reason)
 
 
-def _is_branch(part: int | str) -> bool:
-    """Say whether a part of an error's place is pydantic's name of a union member, not a field."""
-    return isinstance(part, str) and ("[" in part or part in {"float", "int", "str", "bool", "constrained-float"})
+def _similar(field: str) -> str | None:
+    """Return the field that was probably meant: of the same last name, or spelled nearly alike."""
+    names = list(_field_names(Recipe))
+    last = {name.rpartition(".")[2]: name for name in reversed(names)}
+    for word, known in ((field.rpartition(".")[2], list(last)), (field, names)):
+        found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)
+        if found:
+            return last.get(found[0], found[0])
+    return None
+
+
+def _field_of(error: ErrorDetails) -> str:
+    """Return the dotted name of the field that an error is about, without pydantic's names of union members."""
+    if error["type"] in {"extra_forbidden", "missing"}:
+        return ".".join(str(part) for part in error["loc"])
+    names: list[str] = []
+    section: type[BaseModel] | None = Recipe
+    for part in error["loc"]:
+        if section is None or part not in section.model_fields:
+            break
+        names.append(str(part))
+        section = _section_of(section.model_fields[str(part)].annotation)
+    return ".".join(names)
+
+
+def _reason(errors: Sequence[ErrorDetails]) -> str:
+    """Say what a field may be, from the errors of all its alternatives: the limit it broke, or what is allowed."""
+    for error in errors:
+        if error["type"] in _RANGES:
+            key, limit = _RANGES[error["type"]]
+            return t(key, limit=f"{error['ctx'][limit]:g}")
+    allowed: list[str] = []
+    for error in errors:
+        if error["type"] == "literal_error":
+            allowed += re.findall(r"'([^']+)'", error["ctx"]["expected"])
+        else:
+            kind = next((key for kind, key in _KINDS.items() if error["type"].startswith(kind)), "recipe.kind_other")
+            allowed.append(t(kind))
+    return t("recipe.expected", allowed=" / ".join(dict.fromkeys(allowed)))
+
+
+def _section_of(annotation: object) -> type[BaseModel] | None:
+    return annotation if isinstance(annotation, type) and issubclass(annotation, BaseModel) else None
 
 
 def _field_names(section: type[BaseModel], prefix: str = "") -> Iterable[str]:
     for name, field in section.model_fields.items():
         yield prefix + name
-        if isinstance(field.annotation, type) and issubclass(field.annotation, BaseModel):
-            yield from _field_names(field.annotation, f"{prefix}{name}.")
+        inner = _section_of(field.annotation)
+        if inner is not None:
+            yield from _field_names(inner, f"{prefix}{name}.")
