@@ -18,6 +18,7 @@ class ModelFacts:
         name: name in the library.
         family: transformers' ``model_type``.
         hidden: width.
+        layers: number of layers.
         context: longest sequence it was made for, in tokens.
         weights_bytes: size of its weight files.
     """
@@ -25,6 +26,7 @@ class ModelFacts:
     name: str
     family: str
     hidden: int
+    layers: int
     context: int
     weights_bytes: int
 
@@ -59,6 +61,7 @@ def model_facts(name: str, folder: Path) -> ModelFacts:
             name=name,
             family=str(config["model_type"]),
             hidden=int(text["hidden_size"]),
+            layers=int(text["num_hidden_layers"]),
             context=int(text["max_position_embeddings"]),
             weights_bytes=sum(path.stat().st_size for path in folder.glob("*.safetensors")),
         )

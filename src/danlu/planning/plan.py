@@ -173,7 +173,7 @@ def make_plan(
     alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r))
     every = decider.decide("eval.every", recipe.eval.every, rules.eval_every(steps))
     stop = decider.decide("eval.early_stopping", recipe.eval.early_stopping, rules.early_stopping(data))
-    budget = rules.token_budget(data, batch, machine, model)
+    budget = rules.token_budget(data, machine, model)
     few = data.train <= rules.FEW
     settings = TrainSettings(
         learning_rate=rate,
