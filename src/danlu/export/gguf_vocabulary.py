@@ -87,6 +87,12 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
     )
 
 
+def adds_bos(folder: Path) -> bool:
+    """Whether the tokenizer in ``folder`` puts its first token before every text."""
+    raw = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    return raw.encode("a").ids[0] != raw.encode("a", add_special_tokens=False).ids[0]
+
+
 def write_vocabulary(writer: GGUFWriter, vocabulary: Vocabulary) -> None:
     """Add the tokenizer's metadata to a GGUF file."""
     writer.add_tokenizer_model(vocabulary.model)

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import secrets
+import shutil
+import time
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
@@ -35,6 +37,8 @@ if TYPE_CHECKING:
 VersionFormat = Literal["gguf", "merged", "adapter"]
 TOKENIZER_FOLDER: Final = "tokenizer"
 _MAX_CONTEXT: Final = 4096
+# An export that has been silent for so long is dead: between two files hours cannot pass.
+_STALE_SECONDS: Final = 6 * 3600
 Report = Callable[[int, int], None]
 
 
@@ -83,6 +87,7 @@ def register_version(
     version_id = f"{_slug(name)}-{created:%Y%m%d-%H%M%S}-{secrets.token_hex(2)}"
     source = ReferenceLoader(base.path, adapter, model)
     home.versions.mkdir(parents=True, exist_ok=True)
+    _remove_stale(home.versions)
     with new_folder(home.versions / version_id) as folder:
         tokenizer = folder / TOKENIZER_FOLDER
         tokenizer.mkdir()
@@ -167,6 +172,13 @@ def _export(
         raise ExportError("export.format_unknown", format=kind, known="gguf, merged, adapter")
     file = write_adapter(adapter, tokenizer, target, base.name, chat_format.system)
     return Export(format="adapter", path=kind, bytes=file.bytes, sha256=file.sha256)
+
+
+def _remove_stale(versions: Path) -> None:
+    """Remove what killed exports left behind; version ids differ, so ``new_folder`` does not find it."""
+    for partial in versions.glob(".*.part"):
+        if time.time() - partial.stat().st_mtime > _STALE_SECONDS:
+            shutil.rmtree(partial, ignore_errors=True)
 
 
 def _bytes(files: Sequence[WrittenFile]) -> int:
