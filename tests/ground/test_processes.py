@@ -42,7 +42,8 @@ def test_a_child_ends_when_its_parent_is_killed():
             sys.executable,
             "-c",
             "import sys, subprocess, time; from danlu.processes import ChildProcess\n"
-            f"child = ChildProcess([sys.executable, '-c', {(DEAF + READY + 'time.sleep(600)')!r}], stdout=subprocess.PIPE)\n"
+            f"deaf = {DEAF + READY + 'time.sleep(600)'!r}\n"
+            "child = ChildProcess([sys.executable, '-c', deaf], stdout=subprocess.PIPE)\n"
             "child.popen.stdout.readline(); print(child.pid, flush=True); time.sleep(600)",
         ],
         stdout=subprocess.PIPE,

@@ -203,7 +203,7 @@ def test_the_values_of_a_recipe_are_plain_yaml():
     assert yaml.safe_load(dump_recipe(load_recipe(None, LEAST)))["train"]["seed"] == 42
 
 
-@pytest.mark.parametrize("section", sections(), ids=lambda section: section.__name__)
+@pytest.mark.parametrize("section", list(sections()), ids=lambda section: section.__name__)
 def test_every_field_is_described_in_both_languages(section):
     nested = [item for item in sections() if item is not section]
     for name, field in section.model_fields.items():

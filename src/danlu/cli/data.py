@@ -14,10 +14,10 @@ from rich.text import Text
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json
 from danlu.data.check import check_file
 from danlu.data.datasets import DatasetLibrary
+from danlu.errors import UsageError
 from danlu.i18n import t
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
-from danlu.settings import Home
 
 app = typer.Typer(no_args_is_help=True)
 _SHOWN = 8
@@ -48,7 +48,7 @@ def check(
     """Check every row; exit code 1 when some cannot be used."""
     folder = home_of(home)
     chat_format = ChatFormat.load(ModelLibrary(folder).ensure(model).path) if model else None
-    report = check_file(_file_of(folder, file), chat_format)
+    report = check_file(DatasetLibrary(folder.datasets).file_of(file), chat_format)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
@@ -79,7 +79,10 @@ def show(
     folder = home_of(home)
     dataset = DatasetLibrary(folder.datasets).open(name)
     console.print(t("cli.data_head", name=dataset.name, rows=len(dataset.conversations)))
-    conversation = dataset.conversations[min(row, len(dataset.conversations)) - 1]
+    last = len(dataset.conversations)
+    if row > last:
+        raise UsageError("data.no_such_row", dataset.name, row=row, last=last)
+    conversation = dataset.conversations[row - 1]
     if as_model is None:
         for message in conversation.messages:
             console.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
@@ -117,10 +120,3 @@ def remove(
     """Delete a data set with all its versions."""
     DatasetLibrary(home_of(home).datasets).remove(name)
     console.print(t("cli.removed", name=name))
-
-
-def _file_of(home: Home, name_or_file: str) -> Path:
-    versions = DatasetLibrary(home.datasets).versions(name_or_file)
-    if versions:
-        return home.datasets / name_or_file / versions[0].version / "rows.jsonl"
-    return Path(name_or_file)

@@ -25,6 +25,7 @@ Severity = Literal["error", "warning", "info"]
 # Below this many rows a model learns these sentences, not the subject (research: 91 to 108 rows in the identity sets
 # of two widely used tools; at least 100 rows recommended by Unsloth's data guide).
 FEW_ROWS = 90
+_NAMED = 8
 
 
 class DataProblem(BaseModel):
@@ -54,7 +55,7 @@ class TokenReport(BaseModel):
 
 
 class DataReport(BaseModel):
-    """What ``danlu data check`` says."""
+    """What ``danlu data check`` says; ``leaks`` is None because leaks are not looked for yet."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -65,7 +66,7 @@ class DataReport(BaseModel):
     problems: tuple[DataProblem, ...]
     tokens: TokenReport | None
     duplicates: int
-    leaks: int
+    leaks: int | None
 
 
 def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
@@ -95,6 +96,11 @@ def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
     copies = list(_duplicates(conversations))
     problems += copies
     problems += _contradictions(conversations)
+    ignored = sorted({name for row in rows for name in row.values} - row_format.fields)
+    if ignored:
+        what = t("data.unknown_fields.what", fields=", ".join(ignored[:_NAMED]) + (" …" if ignored[_NAMED:] else ""))
+        fix = t("data.unknown_fields.fix", known=", ".join(sorted(row_format.fields)))
+        problems.append(_problem("data.unknown_fields", "info", 0, 0, None, what, fix))
     if len(conversations) < FEW_ROWS:
         what = t("data.few_rows.what", rows=len(conversations))
         problems.append(_problem("data.few_rows", "warning", 0, 0, None, what, t("data.few_rows.fix", enough=FEW_ROWS)))
@@ -112,7 +118,7 @@ def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
         problems=tuple(problems),
         tokens=tokens,
         duplicates=len(copies),
-        leaks=0,
+        leaks=None,
     )
 
 

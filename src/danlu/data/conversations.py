@@ -5,11 +5,12 @@ Adding a format means adding a class with ``matches`` and ``convert`` to ``FORMA
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Protocol
 
-from danlu.data.rows import JsonValue, Row, place
+from danlu.data.rows import Row, kind_of, place
 from danlu.errors import DataError
 from danlu.models.messages import Message
 
@@ -42,9 +43,15 @@ class Conversation:
 
 
 class RowFormat(Protocol):
-    """A family of rows."""
+    """A family of rows.
+
+    Attributes:
+        name: its name.
+        fields: the fields that are read; others are ignored.
+    """
 
     name: str
+    fields: frozenset[str]
 
     def matches(self, row: Row) -> bool:
         """Say whether a row looks like one of this family."""
@@ -60,7 +67,7 @@ class AlpacaFormat:
     """
 
     name = "alpaca"
-    _known: Final = frozenset({"instruction", "input", "output", "system", "history"})
+    fields = frozenset({"instruction", "input", "output", "system", "history"})
 
     def matches(self, row: Row) -> bool:
         """Say whether the row has an instruction or an output."""
@@ -107,7 +114,7 @@ def _text(file: Path | str, row: Row, field: str, *, required: bool = False) -> 
     if value is None:
         raise DataError("data.field_missing", place(file, row, field), field=field)
     if not isinstance(value, str):
-        raise DataError("data.field_not_text", place(file, row, field), field=field, kind=_kind(value))
+        raise DataError("data.field_not_text", place(file, row, field), field=field, kind=kind_of(value))
     if required and not value.strip():
         raise DataError("data.field_empty", place(file, row, field), field=field)
     return value
@@ -118,15 +125,15 @@ def _history(file: Path | str, row: Row) -> list[Message]:
     if value is None:
         return []
     if not isinstance(value, list):
-        raise DataError("data.history_shape", place(file, row, "history"), kind=_kind(value))
+        raise DataError("data.history_shape", place(file, row, "history"), kind=kind_of(value))
     messages: list[Message] = []
     for pair in value:
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(part, str) and part for part in pair)):
-            raise DataError("data.history_shape", place(file, row, "history"), kind=_kind(pair))
+            raise DataError("data.history_shape", place(file, row, "history"), kind=_excerpt(pair))
         messages += [Message("user", str(pair[0])), Message("assistant", str(pair[1]))]
     return messages
 
 
-def _kind(value: JsonValue) -> str:
-    names = {dict: "object", list: "list", str: "text", bool: "true/false", int: "number", float: "number"}
-    return names.get(type(value), "null")
+def _excerpt(value: object) -> str:
+    text = json.dumps(value, ensure_ascii=False)
+    return text if len(text) <= 60 else text[:59] + "…"

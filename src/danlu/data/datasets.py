@@ -21,7 +21,8 @@ from danlu.data.rows import Row, read_rows
 from danlu.errors import NotFoundError, UsageError
 from danlu.files import new_folder, write_text
 
-_NAME = re.compile(r"[A-Za-z0-9一-鿿][\w.一-鿿-]{0,63}")
+# Letters of any script: a file named with them is registered under its own name.
+_NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 
 
 class DatasetManifest(BaseModel):
@@ -106,6 +107,8 @@ class DatasetLibrary:
 
     def versions(self, name: str) -> list[DatasetManifest]:
         """Return the versions of a data set, newest first; none when it does not exist."""
+        if not _NAME.fullmatch(name):
+            return []
         files = (self.folder / name).glob("*/dataset.json")
         found = [DatasetManifest.model_validate_json(file.read_bytes()) for file in files if file.parent.name[0] != "."]
         return sorted(found, key=lambda item: item.created_at, reverse=True)
@@ -134,7 +137,7 @@ class DatasetLibrary:
             NotFoundError: neither a data set nor a file of this name.
             DataError: the file cannot be used.
         """
-        versions = self.versions(name_or_file) if _NAME.fullmatch(name_or_file) else []
+        versions = self.versions(name_or_file)
         if versions:
             return versions[0]
         path = Path(name_or_file)
@@ -162,12 +165,23 @@ class DatasetLibrary:
             NotFoundError: neither a data set nor a file of this name.
             DataError: the file cannot be used.
         """
-        versions = self.versions(name_or_file) if _NAME.fullmatch(name_or_file) else []
+        versions = self.versions(name_or_file)
         if versions:
             return self.open_version(versions[0].name, versions[0].version)
+        return read_dataset(self.file_of(name_or_file))
+
+    def file_of(self, name_or_file: str) -> Path:
+        """Return the file with the rows of a registered data set (its newest version), or the file that is named.
+
+        Raises:
+            NotFoundError: neither a data set nor a file of this name.
+        """
+        versions = self.versions(name_or_file)
+        if versions:
+            return self.folder / name_or_file / versions[0].version / "rows.jsonl"
         path = Path(name_or_file)
         if path.exists() or path.suffix:
-            return read_dataset(path)
+            return path
         raise self._not_found(name_or_file)
 
     def _not_found(self, name: str) -> NotFoundError:

@@ -25,6 +25,9 @@ class Split:
 def split_holdout(conversations: Sequence[Conversation], share: float, seed: int) -> Split:
     """Keep about ``share`` of the distinct questions aside; at least one stays on each side when share > 0.
 
+    Each question draws a number from its text and the seed and is kept aside when that is below ``share``, so the
+    count scatters a little around the share (by the square root of it).
+
     Args:
         conversations: all conversations.
         share: wanted share of the distinct questions, 0 to below 1.
@@ -33,8 +36,9 @@ def split_holdout(conversations: Sequence[Conversation], share: float, seed: int
     groups: dict[str, list[Conversation]] = {}
     for conversation in conversations:
         groups.setdefault(normalise(conversation.question), []).append(conversation)
-    ranked = sorted(groups, key=lambda question: _rank(question, seed))
-    count = min(max(round(len(ranked) * share), 1), len(ranked) - 1) if share > 0 and len(ranked) > 1 else 0
+    ranked = sorted(groups, key=lambda question: _draw(question, seed))
+    count = sum(_draw(question, seed) < share for question in ranked)
+    count = min(max(count, 1), len(ranked) - 1) if share > 0 and len(ranked) > 1 else 0
     aside = set(ranked[:count])
     return Split(
         train=tuple(item for item in conversations if normalise(item.question) not in aside),
@@ -48,5 +52,6 @@ def normalise(text: str) -> str:
     return "".join(char for char in folded if unicodedata.category(char)[0] in "LNM")
 
 
-def _rank(question: str, seed: int) -> bytes:
-    return hashlib.sha256(f"{seed}:{question}".encode()).digest()
+def _draw(question: str, seed: int) -> float:
+    """Return a number from 0 to below 1 that depends on nothing but the arguments."""
+    return int.from_bytes(hashlib.sha256(f"{seed}:{question}".encode()).digest()[:6], "big") / (1 << 48)

@@ -16,9 +16,9 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from danlu.data.conversations import Conversation
+from danlu.data.rows import at_line, lines_of, read_text
 from danlu.data.split import normalise
 from danlu.errors import DataError
-from danlu.i18n import t
 from danlu.models.messages import Message
 
 # Share of the reference that an answer repeats in order (difflib's ratio over normalised characters). Two answers
@@ -83,17 +83,11 @@ def read_probes(path: Path) -> list[Probe]:
     Raises:
         DataError: missing, no UTF-8, no JSON, or a line that is no probe; the message names the line and field.
     """
-    try:
-        lines = path.read_text(encoding="utf-8-sig").splitlines()
-    except FileNotFoundError:
-        raise DataError("data.missing_file", str(path)) from None
-    except UnicodeDecodeError:
-        raise DataError("data.not_utf8", str(path), likely="?") from None
     probes: list[Probe] = []
-    for number, line in enumerate(lines, start=1):
+    for number, line in enumerate(lines_of(read_text(path)), start=1):
         if not line.strip():
             continue
-        where = t("data.place_line", file=path, line=number)
+        where = at_line(path, number)
         try:
             probes.append(Probe.model_validate(json.loads(line)))
         except json.JSONDecodeError as error:
@@ -102,8 +96,6 @@ def read_probes(path: Path) -> list[Probe]:
             first = error.errors()[0]
             field = ".".join(map(str, first["loc"])) or "–"
             raise DataError("evaluation.bad_probe", where, field=field, reason=first["msg"]) from None
-    if not probes:
-        raise DataError("data.empty_file", str(path))
     return probes
 
 
