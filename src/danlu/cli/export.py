@@ -38,6 +38,13 @@ def export(
 
     result = export_run(folder, run, to, kind, quant)
     if as_json:
-        print_json(result)
+        print_json(
+            {
+                "path": str(result.path),
+                "files": list(result.files),
+                "bytes": result.bytes,
+                "agreement": result.agreement.model_dump() if result.agreement else None,
+            }
+        )
         return
-    console.print(t("cli.exported", path=to, size=format_bytes(float(str(result["bytes"])))))
+    console.print(t("cli.exported", path=to, size=format_bytes(result.bytes)))

@@ -121,7 +121,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     with _stage(tell, "plan", "jobs.stage_plan"):
         require_free(home.runs, _RUN_BYTES)
         machine = inspect_machine(home.cache)
-        chat_format = _chat_format(base, recipe.system)
+        chat_format = chat_format_of(base, recipe.system)
         conversations = _conversations(library, manifests)
         share = decide_holdout(recipe, len(conversations))
         split = split_holdout(conversations, float(share.value or 0), recipe.train.seed)
@@ -159,7 +159,7 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None) -> Pre
             item for ref in plan.datasets for item in library.open_version(ref.name, ref.version).conversations
         ]
         split = split_holdout(conversations, plan.holdout_share, plan.settings.seed)
-        prepared = _assemble(home, run, recipe, plan, base, _chat_format(base, plan.system), split)
+        prepared = _assemble(home, run, recipe, plan, base, chat_format_of(base, plan.system), split)
     tell(PlanMade(run=run.name, plan=plan))
     return prepared
 
@@ -368,8 +368,11 @@ def _conversations(library: DatasetLibrary, manifests: Sequence[DatasetManifest]
     ]
 
 
-def _chat_format(base: ModelFolder, system: str) -> ChatFormat:
-    """Plain answers are learned after an empty think block that is not learned, and served the same way."""
+def chat_format_of(base: ModelFolder, system: str) -> ChatFormat:
+    """Return the chat format that runs on a base model train with.
+
+    Plain answers are learned after an empty think block that is not learned, and served the same way.
+    """
     plain = ChatFormat.load(base.path, system)
     thinking: Thinking = "off" if plain.can_think else "auto"
     return ChatFormat.load(base.path, system, thinking)
