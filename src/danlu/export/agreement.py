@@ -142,7 +142,7 @@ def check_agreement(
         reference = load_reference()
         answers = child.result()
     _check_tokens(weights, chat_format, job, answers)
-    same, divergences, greedy = _compare(job, answers, reference, chat_format.tokenizer)
+    same, divergences, greedy = _compare(job, answers, reference, chat_format)
     agreement = Agreement(
         token_ids=1.0,
         top1=round(float(np.mean(same)), 4),
@@ -164,17 +164,13 @@ def check_agreement(
 
 def _job(chat_format: ChatFormat, questions: Sequence[str]) -> Job:
     prompts = tuple(tuple(chat_format.prompt_ids([Message("user", question)])) for question in questions)
-    prefixes: list[tuple[int, ...]] = []
-    for text in TEXTS:
-        ids = tuple(chat_format.tokenizer.encode(text, add_special_tokens=False))
-        ends = np.linspace(2, len(ids), _PREFIXES_PER_TEXT, dtype=int)
-        prefixes.extend(ids[:end] for end in ends)
+    prefixes = tuple(ids[:end] for ids, ends in _sample_texts(chat_format) for end in ends)
     return Job(
         context=max(map(len, (*prompts, *prefixes))) + _NEW_TOKENS + 16,
         threads=os.cpu_count() or 1,
         texts=(*CORPUS, chat_format.prompt_text([Message("user", questions[0])])),
         prompts=prompts,
-        prefixes=tuple(prefixes),
+        prefixes=prefixes,
         stop_ids=tuple(sorted(chat_format.stop_ids)),
         new_tokens=_NEW_TOKENS,
         candidates=_CANDIDATES,
@@ -194,20 +190,31 @@ def _check_tokens(weights: Path, chat_format: ChatFormat, job: Job, answers: Ans
 
 
 def _compare(
-    job: Job, answers: Answers, reference: Reference, tokenizer: PreTrainedTokenizerBase
+    job: Job, answers: Answers, reference: Reference, chat_format: ChatFormat
 ) -> tuple[list[bool], list[float], list[bool]]:
     """Return for every position whether the top token is the same and the divergence; for every answer, equality."""
     same: list[bool] = []
     divergences: list[float] = []
     greedy: list[bool] = []
-    for prompt, answer in zip((*job.prompts, *job.prefixes), (*answers.answers, *answers.forced), strict=True):
+    for prompt, answer in zip(job.prompts, answers.answers, strict=True):
         rows = reference.log_probs((*prompt, *answer.ids[:-1]), start=len(prompt))
         hits = [int(row.argmax()) == index for row, index in zip(rows, answer.ids, strict=True)]
         same += hits
-        divergences += [divergence(rows[index], top) for index, top in _told(answer, tokenizer)]
-        if len(greedy) < len(job.prompts):
-            greedy.append(all(hits))
+        divergences += [divergence(rows[index], top) for index, top in _told(answer, chat_format.tokenizer)]
+        greedy.append(all(hits))
+    forced = iter(answers.forced)
+    for ids, ends in _sample_texts(chat_format):
+        rows = reference.log_probs(ids, start=1)  # one pass serves every prefix of the text
+        for end, answer in zip(ends, forced, strict=False):
+            same.append(int(rows[end - 1].argmax()) == answer.ids[0])
+            divergences += [divergence(rows[end - 1], top) for _, top in _told(answer, chat_format.tokenizer)]
     return same, divergences, greedy
+
+
+def _sample_texts(chat_format: ChatFormat) -> list[tuple[tuple[int, ...], list[int]]]:
+    """Return the ids of each sample text, and how many of them each of its prefixes has."""
+    texts = [tuple(chat_format.tokenizer.encode(text, add_special_tokens=False)) for text in TEXTS]
+    return [(ids, [int(end) for end in np.linspace(2, len(ids), _PREFIXES_PER_TEXT)]) for ids in texts]
 
 
 def _told(answer: Continuation, tokenizer: PreTrainedTokenizerBase) -> list[tuple[int, tuple[tuple[int, float], ...]]]:

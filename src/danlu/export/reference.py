@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 import psutil
@@ -13,7 +13,6 @@ from danlu.models.architecture import read_architecture
 from danlu.models.load import load_model
 
 if TYPE_CHECKING:
-    import torch
     from transformers import PreTrainedModel
 
 # Weights and what a forward pass over a short text needs on top.
@@ -38,7 +37,7 @@ class Reference(Protocol):
 class TransformersReference:
     """A causal language model of transformers (with peft's adapter in it, if there is one)."""
 
-    def __init__(self, model: PreTrainedModel | torch.nn.Module) -> None:
+    def __init__(self, model: Any) -> None:
         self._model = model
 
     @classmethod
@@ -70,9 +69,19 @@ class TransformersReference:
 
     def continue_greedily(self, ids: Sequence[int], new_tokens: int, stop_ids: frozenset[int]) -> list[int]:
         """Return what the model says next, most likely token first, until a stop id (included) or ``new_tokens``."""
-        answer: list[int] = []
-        while len(answer) < new_tokens and not (answer and answer[-1] in stop_ids):
-            answer.append(int(self.log_probs((*ids, *answer), start=len(ids) + len(answer))[-1].argmax()))
+        import torch
+
+        prompt = torch.tensor([list(ids)])
+        with torch.inference_mode():
+            whole = self._model.generate(
+                input_ids=prompt,
+                attention_mask=torch.ones_like(prompt),
+                max_new_tokens=new_tokens,
+                do_sample=False,
+                eos_token_id=sorted(stop_ids),
+                pad_token_id=min(stop_ids),
+            )
+        answer: list[int] = whole[0, len(ids) :].tolist()
         return answer
 
     def log_probs(self, ids: Sequence[int], start: int) -> np.ndarray:
