@@ -1,0 +1,31 @@
+"""``python -m bench train …`` and ``python -m bench serving …``."""
+
+import sys
+
+USAGE = """usage: python -m bench train|serving [OPTIONS]
+
+  train     Danlu's training against LLaMA-Factory's
+  serving   Danlu's serving against the script it replaces
+
+`python -m bench train --help` lists the options; bench/README.md says how to read the results."""
+
+
+def main() -> int:
+    """Hand the words on to the measurement that the first one names."""
+    name, words = (sys.argv[1] if len(sys.argv) > 1 else ""), sys.argv[2:]
+    if name == "train":
+        from bench import train_vs_peers
+
+        return train_vs_peers.main(words)
+    if name == "serving":
+        from bench import serving_vs_script
+
+        sys.argv = ["python -m bench serving", *words]
+        serving_vs_script.main()
+        return 0
+    print(USAGE, file=sys.stderr)
+    return 0 if name in {"-h", "--help"} else 2
+
+
+if __name__ == "__main__":
+    sys.exit(main())
