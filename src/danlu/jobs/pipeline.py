@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -126,11 +127,12 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         share = decide_holdout(recipe, len(conversations))
         split = split_holdout(conversations, float(share.value or 0), recipe.train.seed)
         plan = _plan(recipe, base, machine, manifests, split, chat_format)
-        prepared = _assemble(home, Runs(home).new(manifests[0].name), recipe, plan, base, chat_format, split)
-        if predict_cost:
-            prediction = predict(prepared.model, prepared.examples, prepared.heldout, plan.settings)
-            plan = plan.model_copy(update={"prediction": prediction})
-        prepared.run.write(recipe, plan)
+        with _new_run(home, manifests[0].name) as run:
+            prepared = _assemble(home, run, recipe, plan, base, chat_format, split)
+            if predict_cost:
+                prediction = predict(prepared.model, prepared.examples, prepared.heldout, plan.settings)
+                plan = plan.model_copy(update={"prediction": prediction})
+            run.write(recipe, plan)
     tell(PlanMade(run=prepared.run.name, plan=plan))
     return Prepared(**{**prepared.__dict__, "plan": plan})
 
@@ -287,6 +289,8 @@ def set_up_process() -> None:
     if "OMP_NUM_THREADS" not in os.environ:
         torch.set_num_threads(physical_cores())
     keep_freed_memory()
+    # Said by transformers about itself, nothing a user could do.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
@@ -393,6 +397,17 @@ def _progress_teller(tell: Tell) -> Callable[[Progress], None]:
             tell(Advance(text=t(f"jobs.pull_{progress.stage}"), done=progress.done, total=progress.total))
 
     return report
+
+
+@contextmanager
+def _new_run(home: Home, stem: str) -> Iterator[RunFolder]:
+    """Give a new run folder, which goes away again when its plan does not come to be."""
+    run = Runs(home).new(stem)
+    try:
+        yield run
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
 
 
 @contextmanager
