@@ -25,7 +25,7 @@ _KEY_VARIABLE = "DANLU_ENGINE_KEY"
 _CACHE_MIB = 256  # host memory for prompts that left their slot; llama.cpp's default is 8 GiB
 # Tokens between two looks at the connections: the prompt of a caller who left is dropped after so many tokens, and
 # other callers' answers go on in between.
-_BATCH = 128
+_BATCH = 64
 
 
 def main() -> None:
