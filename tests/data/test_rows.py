@@ -51,15 +51,12 @@ def test_a_comma_after_the_last_row_is_forgiven(tmp_path):
     assert len(read_rows(path)) == 2
 
 
-@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85", "\x0b", "\x1c"])
+@pytest.mark.parametrize("mark", ["\u2028", "\u2029", "\x85"])
 def test_unusual_line_separators_inside_a_text_do_not_cut_the_row(tmp_path, mark):
     rows = [{"a": f"one{mark}two"}, {"a": "b"}]
     path = tmp_path / "a.jsonl"
     path.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), encoding="utf-8", newline="\n")
-    if ord(mark) < 32:
-        assert refused(path).key == "data.not_json"  # JSON wants control characters escaped
-    else:
-        assert [row.values for row in read_rows(path)] == rows
+    assert [row.values for row in read_rows(path)] == rows
 
 
 @pytest.mark.parametrize(

@@ -11,7 +11,6 @@ learned; with ``"auto"`` the template decides.
 
 from __future__ import annotations
 
-import itertools
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
@@ -68,7 +67,7 @@ class ChatFormat:
         """Load the tokenizer in ``folder`` and the end-of-turn ids that its ``generation_config.json`` names.
 
         Raises:
-            ModelError: no tokenizer there, or one without a chat template.
+            ModelError: no tokenizer there, one without a chat template, or a damaged ``generation_config.json``.
         """
         from danlu.models.load import load_tokenizer
 
@@ -193,7 +192,8 @@ class ChatFormat:
                 add_generation_prompt=add_generation_prompt,
                 **options,
             )
-        except jinja2.TemplateError as error:
+        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
+            # A template is a program of its own and may fail in any of these ways.
             roles = " → ".join(message.role for message in messages)
             raise ModelError("chat_format.template_refused", roles=roles, reason=str(error)) from error
         assert isinstance(text, str)
@@ -204,18 +204,14 @@ class ChatFormat:
         return ids
 
 
-def common_prefix(first: Sequence[int], second: Sequence[int]) -> int:
-    """Return how many leading ids two sequences share."""
-    pairs = enumerate(zip(first, second, strict=False))
-    differing = next(itertools.dropwhile(lambda pair: pair[1][0] == pair[1][1], pairs), None)
-    return min(len(first), len(second)) if differing is None else differing[0]
-
-
 def _generation_stop_ids(folder: Path) -> frozenset[int]:
     path = folder / "generation_config.json"
     if not path.is_file():
         return frozenset()
-    value = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    try:
+        value = json.loads(path.read_text(encoding="utf-8")).get("eos_token_id")
+    except (ValueError, AttributeError) as error:
+        raise ModelError("models.config_damaged", str(path), reason=str(error)) from error
     if value is None:
         return frozenset()
     return frozenset(value if isinstance(value, list) else [value])
