@@ -48,7 +48,7 @@ lint: install web ## ruff, mypy, import-linter, ESLint, vue-tsc
 	cd web && npm run --silent lint && npm run --silent typecheck
 
 docs: install ## build the manual; a warning is an error
-	$(BIN)/mkdocs build --strict --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
 test: install web browser lint docs ## every check and every test
 	cd web && npm run --silent test && npm run --silent size
