@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 import socket
@@ -12,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from danlu.errors import ConflictError, DanluError, MachineError, UsageError
-from danlu.server.run import listen
+from danlu.errors import ConflictError, DanluError, MachineError, StoreError, UsageError
+from danlu.server.run import listen, serve
+from danlu.store.home_lock import HomeLock
 from danlu.store.store import Store
 from tests.server.clients import Tab, fetch, new_conversation
 from tests.server.running import Running, running, scripted
@@ -32,6 +34,11 @@ def process(home: Path) -> Iterator[tuple[subprocess.Popen[str], Running]]:
             yield started, Running(url, None, None)
         finally:
             started.kill()
+
+
+@pytest.fixture(autouse=True)
+def english(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("DANLU_LANG", "en")
 
 
 def refusal(*arguments) -> DanluError:
@@ -87,6 +94,31 @@ def test_a_second_server_on_the_same_home_is_told_who_has_it(tmp_path: Path) -> 
         assert fetch(server, "GET", "/livez").status == 200
     with running(scripted(tmp_path)) as server:
         assert fetch(server, "GET", "/livez").status == 200
+
+
+def test_a_server_that_finds_its_port_taken_gives_its_home_free(tmp_path: Path) -> None:
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        services = scripted(tmp_path)
+        with pytest.raises(MachineError, match="--port"):
+            asyncio.run(serve(services, "127.0.0.1", other.getsockname()[1]))
+    with HomeLock(tmp_path):
+        pass
+
+
+def test_a_second_server_on_home_and_port_hears_of_the_home(tmp_path: Path) -> None:
+    with running(scripted(tmp_path)) as server, pytest.raises(ConflictError) as caught:
+        asyncio.run(serve(scripted(tmp_path), "127.0.0.1", int(server.netloc.rpartition(":")[2])))
+    assert caught.value.key == "ground.home_in_use"
+
+
+def test_a_database_that_cannot_be_opened_gives_home_and_port_free(tmp_path: Path) -> None:
+    (tmp_path / "danlu.db").write_bytes(b"no database" * 1000)
+    with pytest.raises(StoreError):
+        asyncio.run(serve(scripted(tmp_path), "127.0.0.1", 0))
+    with HomeLock(tmp_path):
+        pass
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -55,15 +55,16 @@ async def serve(
         ConflictError: another Danlu works in this home.
         StoreError: the database cannot be used.
     """
-    listener = listen(host, port)
     stopping = stop or asyncio.Event()
-    try:
-        await services.start()
-        with _signals(stopping):
-            await _run(services, listener, address(listener, host), on_ready, stopping)
-    finally:
-        await services.stop()
-        listener.close()
+    with _signals(stopping):
+        # The home first: a second server on it should hear that, not that the port is taken.
+        services.claim()
+        try:
+            with listen(host, port) as listener:
+                await services.start()
+                await _run(services, listener, address(listener, host), on_ready, stopping)
+        finally:
+            await services.stop()
 
 
 def listen(host: str, port: int) -> socket.socket:

@@ -67,6 +67,16 @@ class Services:
         self._preparing: asyncio.Task[None] | None = None
         self._started = False
 
+    def claim(self) -> None:
+        """Claim the home for this process; ``stop`` gives it free.
+
+        Raises:
+            ConflictError: another program works in this home.
+            MachineError: the home cannot be written.
+        """
+        self.home.make()
+        self._lock.acquire()
+
     async def start(self) -> None:
         """Claim the home, open the database, and begin to start engines; returns before these are ready.
 
@@ -75,17 +85,10 @@ class Services:
             MachineError: the home cannot be written.
             StoreError: the database cannot be used.
         """
-        self.home.make()
-        self._lock.acquire()
-        try:
-            self.store = await asyncio.to_thread(Store.open, self.home, self.settings.database_url)
-        except BaseException:
-            self._lock.release()
-            raise
+        if not self._lock.held:
+            self.claim()
+        self.store = await asyncio.to_thread(Store.open, self.home, self.settings.database_url)
         pool = Pool()
-        interrupted = await pool.run(self.store.messages.interrupt_unfinished)
-        if interrupted:
-            log.warning("%d answers were cut off when the server ended last; their text is kept", interrupted)
         rooms = Rooms(self.store, pool)
         self.hub = Hub()
         self.directory = Directory(self.registry)
@@ -93,6 +96,9 @@ class Services:
         self.streams = Streams(self.store, pool, rooms, self.directory, self.hub)
         self.conversations = Conversations(self.store, pool, rooms, self.streams, self.directory, self.hub)
         self._started = True
+        interrupted = await pool.run(self.store.messages.interrupt_unfinished)
+        if interrupted:
+            log.warning("%d answers were cut off when the server ended last; their text is kept", interrupted)
         assistants = await pool.run(self.store.assistants.list)
         for assistant in assistants:
             self.directory.put(Listed(assistant, _unknown_model(assistant)))
@@ -100,16 +106,15 @@ class Services:
 
     async def stop(self) -> None:
         """Interrupt answers, stop engines, close the database and give the home free; harmless twice."""
-        if not self._started:
-            return
-        self._started = False
-        if self._preparing is not None:
-            self._preparing.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._preparing
-        await self.streams.close()
-        await self.registry.close()
-        await asyncio.to_thread(self.store.close)
+        if self._started:
+            self._started = False
+            if self._preparing is not None:
+                self._preparing.cancel()
+                with contextlib.suppress(asyncio.CancelledError):
+                    await self._preparing
+            await self.streams.close()
+            await self.registry.close()
+            await asyncio.to_thread(self.store.close)
         self._lock.release()
 
     async def serve_assistant(self, assistant: Assistant) -> None:
@@ -125,7 +130,16 @@ class Services:
 
     async def _prepare(self, assistants: tuple[Assistant, ...]) -> None:
         for assistant in assistants:
-            await self.serve_assistant(assistant)
+            work = asyncio.create_task(self.serve_assistant(assistant))
+            try:
+                await asyncio.wait({work})
+            finally:
+                work.cancel()
+            failure = None if work.cancelled() else work.exception()
+            if failure is not None:
+                # A defect with one assistant must not keep the others from being served.
+                log.error("assistant %s cannot be served", assistant.name, exc_info=failure)
+                self.directory.put(Listed(assistant, _unknown_model(assistant), DanluError("chat.unexpected")))
 
 
 def _load(home: Home, assistant: Assistant) -> tuple[ModelView, ServedModel]:

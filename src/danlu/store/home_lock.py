@@ -27,6 +27,11 @@ class HomeLock:
         # A soft lock (a mere file) would outlive a crash, so a disk that knows no locks is refused instead.
         self._lock = FileLock(home / ".danlu.lock", thread_local=False, fallback_to_soft=False)
 
+    @property
+    def held(self) -> bool:
+        """Whether this object holds the claim."""
+        return self._lock.is_locked
+
     def acquire(self) -> None:
         """Claim the folder.
 
