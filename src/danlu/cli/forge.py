@@ -9,9 +9,12 @@ from contextlib import contextmanager
 
 from danlu.cli.common import console
 from danlu.cli.render import Display
+from danlu.errors import MachineError
 from danlu.i18n import t
 from danlu.jobs.forge_order import Order
+from danlu.jobs.runs import Runs
 from danlu.jobs.worker import Worker
+from danlu.settings import Home
 
 
 def carry_out(order: Order) -> Display:
@@ -22,10 +25,15 @@ def carry_out(order: Order) -> Display:
         KeyboardInterrupt: the person pressed Ctrl-C twice, or the worker ended because of the first.
     """
     with Display(console) as display, Worker(order) as worker, _interrupts(worker) as interrupted:
-        for message in worker.messages():
-            display.show(message)
+        try:
+            for message in worker.messages():
+                display.show(message)
+        except MachineError:
+            # Asked to stop before it could listen, the worker just ends.
+            if not interrupted.is_set():
+                raise
         if interrupted.is_set():
-            if display.run:
+            if display.run and Runs(Home(order.home)).get(display.run).status() == "stopped":
                 console.print(t("cli.stopped_resume", run=display.run))
             raise KeyboardInterrupt
     return display

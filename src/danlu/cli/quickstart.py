@@ -165,29 +165,39 @@ async def _ask_served(settings: Settings, question: str) -> dict[str, Any]:
     address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
     began = time.perf_counter()
     server = asyncio.create_task(serve(Services(settings), "127.0.0.1", 0, address.set_result, stop=stop))
+    stopped = asyncio.create_task(stop.wait())
     waiting: list[asyncio.Future[Any]] = [server, address]
     try:
         await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
         if server.done():
             server.result()
-        url = address.result()
-        timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
-        async with aiohttp.ClientSession(timeout=timeout) as session:
-            await _until_healthy(session, url)
-            ready = time.perf_counter()
-            async with session.get(f"{url}/answer", params={"prompt": question, "temperature": "0"}) as response:
-                body = await response.json()
-                if response.status != 200:
-                    raise EngineError("cli.answer_failed", url, reason=str(body.get("detail", response.status)))
-        return {
-            "url": url,
-            "answer": str(body["generated_text"]),
-            "engine_ready": ready - began,
-            "first_answer": time.perf_counter() - ready,
-        }
+            raise KeyboardInterrupt  # it ended without an error: by Ctrl-C
+        asking = asyncio.create_task(_ask(address.result(), question, began))
+        await asyncio.wait([asking, stopped], return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            asking.cancel()
+            raise KeyboardInterrupt  # Ctrl-C reaches the server, which sets ``stop``
+        return asking.result()
     finally:
         stop.set()
         await server
+
+
+async def _ask(url: str, question: str, began: float) -> dict[str, Any]:
+    timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
+    async with aiohttp.ClientSession(timeout=timeout) as session:
+        await _until_healthy(session, url)
+        ready = time.perf_counter()
+        async with session.get(f"{url}/answer", params={"prompt": question, "temperature": "0"}) as response:
+            body = await response.json()
+            if response.status != 200:
+                raise EngineError("cli.answer_failed", url, reason=str(body.get("detail", response.status)))
+    return {
+        "url": url,
+        "answer": str(body["generated_text"]),
+        "engine_ready": ready - began,
+        "first_answer": time.perf_counter() - ready,
+    }
 
 
 async def _until_healthy(session: aiohttp.ClientSession, url: str) -> None:

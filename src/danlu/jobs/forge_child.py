@@ -2,7 +2,8 @@
 
     python -m danlu.jobs.forge_child ORDER.json
 
-It ends with its parent. SIGTERM asks it to stop after the step in hand, with a checkpoint.
+It ends with its parent. SIGTERM asks it to stop: while it trains, after the step in hand and with a checkpoint;
+elsewhere at once, because there is nothing to save.
 """
 
 from __future__ import annotations
@@ -23,7 +24,35 @@ from danlu.processes import watch_parent
 from danlu.settings import Home
 
 
-def work(order: Order, tell: pipeline.Tell, stopping: threading.Event) -> None:
+class Stop(BaseException):
+    """The work was asked to stop where nothing has to be saved; raised by the signal's handler."""
+
+
+class Stopping:
+    """Whether the work is to stop, and whether it may end at once (``saving`` is not set).
+
+    Attributes:
+        asked: it is to stop.
+        saving: it does so by itself, after saving.
+    """
+
+    def __init__(self) -> None:
+        self.asked = threading.Event()
+        self.saving = threading.Event()
+
+    def ask(self) -> None:
+        """Ask it to stop.
+
+        Raises:
+            Stop: it can end here.
+        """
+        first = not self.asked.is_set()
+        self.asked.set()
+        if first and not self.saving.is_set():
+            raise Stop
+
+
+def work(order: Order, tell: pipeline.Tell, stopping: Stopping) -> None:
     """Do an order."""
     home = Home(order.home)
     if order.run is not None:
@@ -37,21 +66,22 @@ def work(order: Order, tell: pipeline.Tell, stopping: threading.Event) -> None:
         pipeline.prove_run(prepared, tell)
         return
     if not prepared.run.adapter.is_dir():
-        report = pipeline.train(prepared, tell, stopping.is_set, resume=order.run is not None)
+        stopping.saving.set()
+        report = pipeline.train(prepared, tell, stopping.asked.is_set, resume=order.run is not None)
+        stopping.saving.clear()
         if report.status == "stopped":
             return
-    if order.task == "train" or stopping.is_set():
+    if order.task == "train" or stopping.asked.is_set():
         return
     proof = pipeline.prove_run(prepared, tell)
-    if not stopping.is_set():
-        pipeline.publish(prepared, proof, tell, order.quant)
+    pipeline.publish(prepared, proof, tell, order.quant)
 
 
 def main(argument: str) -> int:
     """Run the worker; return its exit status."""
-    stopping = threading.Event()
+    stopping = Stopping()
     watch_parent(on_orphaned=lambda: os._exit(1))
-    signal.signal(signal.SIGTERM, lambda *_: stopping.set())
+    signal.signal(signal.SIGTERM, lambda *_: stopping.ask())
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     order = Order.model_validate_json(Path(argument).read_bytes())
     set_up_logging("warning", order.home / "logs", name="worker")
@@ -68,6 +98,9 @@ def main(argument: str) -> int:
         except DanluError as error:
             tell(Refused.of(error))
             return error.exit_code
+        except Stop:
+            # Everything begun has been taken back on the way here; threads of a download are not waited for.
+            os._exit(0)
     return 0
 
 
