@@ -9,6 +9,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -116,8 +117,6 @@ def span(events: Sequence[LoggedEvent]) -> float:
     Raises:
         ValueError: no step, or no end.
     """
-    from datetime import datetime
-
     steps = [(item.time, item.event) for item in events if isinstance(item.event, Step)]
     if not steps or not any(isinstance(item.event, Finished) for item in events):
         raise ValueError("the event log has no finished training")

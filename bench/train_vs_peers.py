@@ -14,6 +14,7 @@ import json
 import os
 import platform
 import shutil
+import signal
 import subprocess
 import sys
 import time
@@ -88,8 +89,13 @@ class Bench:
 def main(words: Sequence[str]) -> int:
     """Set up, check the tokens, run in turns, print; return the exit status."""
     arguments = _parse(words)
+    # So that the program under measurement is ended too.
+    signal.signal(signal.SIGTERM, lambda _number, _frame: sys.exit(143))
     try:
         return _main(arguments)
+    except KeyboardInterrupt:
+        _say("stopped")
+        return 130
     except (BenchError, ValueError) as error:
         _say(f"error: {error}")
         return 1
