@@ -28,6 +28,6 @@ export async function openTab(port: number, { fetchFails = () => false }: { fetc
     fetch: (input, init) => (fetchFails() ? Promise.reject(new TypeError('failed')) : fetch(origin + String(input), init)),
     WebSocket: NodeWebSocket as unknown as new (url: string) => WebSocket,
   })
-  await vi.waitFor(() => expect(backend.state).toBe('online'), { timeout: 5000 })
+  await vi.waitFor(() => expect(backend.state).toBe('online'), { timeout: 60_000 })
   return { pinia, backend }
 }

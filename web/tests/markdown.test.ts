@@ -34,7 +34,7 @@ describe('incremental Markdown', () => {
         }
         expect(htmlOf(stream.update(source, true))).toBe(raw(source))
       }),
-      { numRuns: 1500 },
+      { numRuns: 600 },
     )
   })
 
