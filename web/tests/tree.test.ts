@@ -2,7 +2,7 @@ import { describe, expect, it } from 'vitest'
 import type { Conversation, Message } from '@/api/types'
 import { daysBetween, groupByDay } from '@/chat/days'
 import { inWords } from '@/chat/duration'
-import { branchesOf, leafBelow, pathTo } from '@/chat/tree'
+import { branchesOf, childrenOf, leafBelow, pathTo } from '@/chat/tree'
 
 function tree(...rows: [id: string, parent: string | null][]): Map<string, Message> {
   return new Map(
@@ -37,6 +37,14 @@ describe('branches', () => {
     expect(ids(pathTo(messages, 'gone'))).toEqual(['q1b', 'a3'])
     expect(ids(pathTo(tree(['a', 'b'], ['b', 'a']), 'a'))).toEqual(['b', 'a'])
     expect(pathTo(new Map(), null)).toEqual([])
+  })
+
+  it('orders siblings by time, with and without fractions of a second', () => {
+    const rows = tree(['q1', null], ['q2', null], ['q3', null])
+    ;['2026-01-01T00:00:01.5Z', '2026-01-01T00:00:01Z', '2026-01-01T00:00:01.000001Z'].forEach((time, index) => {
+      Object.assign(rows.get(`q${index + 1}`) ?? {}, { created_at: time })
+    })
+    expect(ids(childrenOf(rows.values(), null))).toEqual(['q2', 'q3', 'q1'])
   })
 
   it('counts versions and knows the neighbours', () => {

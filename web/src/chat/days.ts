@@ -1,5 +1,6 @@
 /** Groups conversations by the day of their last change, in the reader's own time zone. */
 import type { Conversation } from '@/api/types'
+import { compareText, compareTimes } from './order'
 
 export type DayGroup =
   | { kind: 'pinned' | 'today' | 'yesterday' | 'week' | 'month'; items: Conversation[] }
@@ -15,7 +16,7 @@ export function daysBetween(from: Date, to: Date): number {
 
 /** Pinned first, then newest first: the order of the server's list. */
 export function inListOrder(a: Conversation, b: Conversation): number {
-  return Number(b.pinned) - Number(a.pinned) || b.updated_at.localeCompare(a.updated_at) || b.id.localeCompare(a.id)
+  return Number(b.pinned) - Number(a.pinned) || compareTimes(b.updated_at, a.updated_at) || compareText(b.id, a.id)
 }
 
 export function groupByDay(conversations: readonly Conversation[], now: Date): DayGroup[] {

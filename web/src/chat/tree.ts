@@ -1,5 +1,6 @@
 /** Branches of a conversation: messages form a tree, and one path through it is on show. Pure functions. */
 import type { Message } from '@/api/types'
+import { compareText, compareTimes } from './order'
 
 export interface Branches {
   /** Place of this message among its siblings, from 1. */
@@ -11,7 +12,7 @@ export interface Branches {
 
 /** Oldest first; ids break ties, so that every tab sees one order. */
 function byAge(a: Message, b: Message): number {
-  return a.created_at.localeCompare(b.created_at) || a.id.localeCompare(b.id)
+  return compareTimes(a.created_at, b.created_at) || compareText(a.id, b.id)
 }
 
 export function childrenOf(messages: Iterable<Message>, parentId: string | null): Message[] {
