@@ -64,7 +64,11 @@ def serving(module: str, environment: dict[str, str]) -> Iterator[str]:
         yield f"http://127.0.0.1:{port}"
     finally:
         process.terminate()
-        process.wait(30)
+        try:
+            process.wait(10)
+        except subprocess.TimeoutExpired:  # the old script does not hear signals while it generates
+            process.kill()
+            process.wait()
 
 
 async def ask(session: aiohttp.ClientSession, url: str, question: str, tokenizer: Tokenizer) -> int:
@@ -87,7 +91,7 @@ async def watch_health(session: aiohttp.ClientSession, url: str, into: list[floa
 
 async def measure(url: str, tokenizer: Tokenizer, repeats: int) -> Figures:
     connector = aiohttp.TCPConnector(limit=0)
-    timeout = aiohttp.ClientTimeout(total=600)
+    timeout = aiohttp.ClientTimeout(total=3600)
     async with aiohttp.ClientSession(connector=connector, timeout=timeout) as session:
         await ask(session, url, "Hello.", tokenizer)
         one, eight, health = [], [], []
