@@ -12,6 +12,7 @@ import asyncio
 import contextlib
 import json
 import os
+import signal
 import socket
 import statistics
 import subprocess
@@ -121,6 +122,7 @@ def main() -> None:
     parser.add_argument("--beams", type=int, default=4, help="beams of the old script; the recipe says 4")
     parser.add_argument("--json", action="store_true")
     arguments = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(1))  # so that the servers are ended, too
     merged, gguf = arguments.merged.resolve(), arguments.gguf.resolve()
     tokenizer = Tokenizer.from_file(str(merged / "tokenizer.json"))
     with serving("serving_danlu_app:app", {"NEW_GGUF": str(gguf), "NEW_TOKENIZER": str(merged)}) as url:
