@@ -27,12 +27,14 @@ class Loop:
         seconds: from the beginning of the first step to the end of the last, everything between included.
         train_loss: mean over the steps of the step's mean loss, in nats a learned token.
         own_rate: examples a second as the program itself reports them.
+        losses: each step's mean loss.
     """
 
     steps: int
     seconds: float
     train_loss: float
     own_rate: float
+    losses: tuple[float, ...]
 
 
 @dataclass(frozen=True)
@@ -86,7 +88,8 @@ class Comparison:
         speed: Danlu's examples a second over the peer's (more is better).
         wall: the peer's wall time over Danlu's (more is better).
         memory: Danlu's peak memory over the peer's (less is better).
-        loss_percent: by how much Danlu's mean loss is higher than the peer's, in per cent of the peer's.
+        loss_percent: by how much Danlu's mean loss is higher than the peer's, in per cent of the peer's. Means
+            something where both took the same examples in each step: a mean of means depends on the grouping.
     """
 
     speed: float
@@ -107,8 +110,14 @@ def read_danlu(report: str, home: Path) -> Loop:
     values: dict[str, Any] = json.loads(report)
     if values["status"] != "finished":
         raise ValueError(f"Danlu's run is {values['status']}")
-    seconds = span(read_events(home / "runs" / values["run"] / "events.jsonl"))
-    return Loop(int(values["steps"]), seconds, float(values["train_loss"]), float(values["examples_per_second"]))
+    events = read_events(home / "runs" / values["run"] / "events.jsonl")
+    return Loop(
+        int(values["steps"]),
+        span(events),
+        float(values["train_loss"]),
+        float(values["examples_per_second"]),
+        tuple(item.event.loss for item in events if isinstance(item.event, Step)),
+    )
 
 
 def span(events: Sequence[LoggedEvent]) -> float:
@@ -132,14 +141,16 @@ def read_peer(output: Path) -> Loop:
     """
     values: dict[str, Any] = json.loads((output / "train_results.json").read_text(encoding="utf-8"))
     lines = (output / "trainer_log.jsonl").read_text(encoding="utf-8").splitlines()
-    steps = max((int(json.loads(line)["current_steps"]) for line in lines if line), default=0)
-    if steps == 0:
+    logged = [json.loads(line) for line in lines if line]
+    losses = {int(line["current_steps"]): float(line["loss"]) for line in logged if line.get("loss") is not None}
+    if not losses:
         raise ValueError(f"{output} has no step")
     return Loop(
-        steps,
+        max(losses),
         float(values["train_runtime"]),
         float(values["train_loss"]),
         float(values["train_samples_per_second"]),
+        tuple(losses.values()),
     )
 
 

@@ -15,6 +15,7 @@ from typing import Any
 import yaml
 
 DATASET = "bench"
+IN_ORDER = "bench-in-order"
 _IGNORED = -100
 # ChatML without a line break after an answer: Danlu learns an answer up to the token that ends the turn, while
 # LLaMA-Factory would learn the line break after it too, an easy token that makes the mean loss look lower.
@@ -39,7 +40,7 @@ class Task:
         learning_rate: its peak; falls linearly to zero, without warm-up.
         r: rank of the adapter on all linear layers.
         lora_alpha: its scale times ``r``.
-        seed: seed of either side; the orders of the examples differ all the same.
+        seed: seed of either side.
         threads: processor threads of either side.
         dtype: number format of Danlu's frozen model, or ``auto``.
     """
@@ -73,18 +74,20 @@ class Peer:
         name: its name on the command line.
         about: what it stands for.
         extra: what it sets besides the task.
+        same_order: whether it gets the very examples in each step that Danlu takes.
     """
 
     name: str
     about: str
     extra: Mapping[str, Any] = field(default_factory=dict)
+    same_order: bool = False
 
 
 _TUNED = {"disable_gradient_checkpointing": True, "train_sampling_strategy": "group_by_length"}
 PEERS = {
     peer.name: peer
     for peer in (
-        Peer("lf-default", "LLaMA-Factory at its command line's defaults: fp32, recomputation on, random batches"),
+        Peer("lf-default", "LLaMA-Factory at its command line's defaults: fp32, recomputation", same_order=True),
         Peer("lf-tuned", "LLaMA-Factory in fp32 without recomputation, batches of like length", _TUNED),
         Peer("lf-tuned-bf16", "the same with bf16 autocast", {**_TUNED, "bf16": True, "use_cpu": True}),
     )
@@ -121,17 +124,29 @@ def take_rows(rows: Sequence[Row], count: int, batch_size: int, system: str) -> 
     ]
 
 
-def write_data(rows: Sequence[Row], folder: Path) -> Path:
-    """Write the rows, and the registry in which LLaMA-Factory looks them up, into a folder; return the rows' file."""
+def write_data(rows: Sequence[Row], order: Sequence[int], folder: Path) -> Path:
+    """Write the rows, and the registry in which LLaMA-Factory looks them up, into a folder.
+
+    Args:
+        rows: what is learned.
+        order: indices of the rows in the order in which Danlu takes them, all epochs one after the other; written as
+            a second data set, so that a peer which takes it unshuffled and once does the same steps.
+        folder: the folder.
+
+    Returns:
+        The file of the rows as they are.
+    """
     folder.mkdir(parents=True, exist_ok=True)
     columns = {"prompt": "instruction", "query": "input", "response": "output", "system": "system"}
     if "history" in rows[0]:
         columns["history"] = "history"
-    file = folder / f"{DATASET}.json"
-    file.write_text(json.dumps(rows, ensure_ascii=False, indent=1) + "\n", encoding="utf-8")
-    registry = {DATASET: {"file_name": file.name, "columns": columns}}
+    contents = {DATASET: list(rows), IN_ORDER: [rows[index] for index in order]}
+    for name, content in contents.items():
+        text = json.dumps(content, ensure_ascii=False, indent=1) + "\n"
+        (folder / f"{name}.json").write_text(text, encoding="utf-8")
+    registry = {name: {"file_name": f"{name}.json", "columns": columns} for name in contents}
     (folder / "dataset_info.json").write_text(json.dumps(registry, indent=2) + "\n", encoding="utf-8")
-    return file
+    return folder / f"{DATASET}.json"
 
 
 def chatml_copy(model: Path, folder: Path) -> Path:
@@ -206,18 +221,20 @@ def peer_config(
         "lora_rank": task.r,
         "lora_alpha": task.lora_alpha,
         "dataset_dir": str(data_folder),
-        "dataset": DATASET,
+        "dataset": IN_ORDER if peer.same_order else DATASET,
         "output_dir": str(output),
         "per_device_train_batch_size": task.batch_size,
         "gradient_accumulation_steps": 1,
         "learning_rate": task.learning_rate,
-        "num_train_epochs": float(task.epochs),
+        "num_train_epochs": 1.0 if peer.same_order else float(task.epochs),
         "lr_scheduler_type": "linear",
         "seed": task.seed,
         "logging_steps": 1,
         "save_strategy": "no",
         "report_to": "none",
     }
+    if peer.same_order:
+        config["disable_shuffling"] = True
     if template is not None:
         config["template"] = template
     return {**config, **peer.extra}

@@ -46,6 +46,7 @@ from bench.train_task import (
     write_data,
 )
 from bench.watch import run_watched, tail
+from danlu.data.batches import step_members
 from danlu.data.datasets import read_dataset
 from danlu.data.encode import encode
 from danlu.models.chat_format import ChatFormat
@@ -148,9 +149,8 @@ def check_tokens(bench: Bench) -> TokenCheck:
         BenchError: LLaMA-Factory could not encode them.
     """
     folder = bench.work / "tokens"
-    config = peer_config(
-        bench.task, PEERS["lf-default"], bench.peer_model, bench.data.parent, folder / "output", bench.template
-    )
+    peer = Peer("tokens", "the rows in the order of the file")
+    config = peer_config(bench.task, peer, bench.peer_model, bench.data.parent, folder / "output", bench.template)
     written = write_config(config, folder / "config.yaml")
     answer = folder / "tokens.json"
     script = _HERE / "llamafactory_tokens.py"
@@ -264,7 +264,8 @@ def _prepare(arguments: argparse.Namespace, env: PeerEnv) -> Bench:
         dtype=arguments.dtype,
     )
     work = arguments.work.resolve()
-    data = write_data(chosen, work / "data")
+    members = step_members(task.rows, task.batch_size, task.seed, task.steps)
+    data = write_data(chosen, [index for step in members for index in step], work / "data")
     peer_model = model if arguments.lf_template else chatml_copy(model, work / "model" / model.name)
     return Bench(task, env, work, model, peer_model, data, arguments.lf_template)
 

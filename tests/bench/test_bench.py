@@ -23,6 +23,7 @@ from bench.train_task import (
 )
 from bench.train_vs_peers import main
 from bench.watch import run_watched
+from danlu.data.batches import step_members
 from danlu.data.datasets import read_dataset
 from danlu.events import EventLog, Finished, Step
 from danlu.recipe import load_recipe
@@ -34,7 +35,7 @@ ROWS = [{"instruction": f"问 {n}", "input": "", "output": f"answer {n}"} for n 
 
 
 def _run(name: str, number: int, seconds: float, *, wall: float, rss: int, loss: float) -> Run:
-    return Run(name, number, 32, Loop(4, seconds, loss, 32 / seconds), wall, rss, 0.1)
+    return Run(name, number, 32, Loop(4, seconds, loss, 32 / seconds, ()), wall, rss, 0.1)
 
 
 def _step(number: int, seconds: float) -> Step:
@@ -68,7 +69,7 @@ def test_fewer_rows_than_a_step_are_refused() -> None:
 
 
 def test_danlu_reads_the_rows_that_were_written_and_the_registry_names_their_columns(tmp_path: Path) -> None:
-    file = write_data(take_rows(ROWS, 16, 8, "be brief"), tmp_path)
+    file = write_data(take_rows(ROWS, 16, 8, "be brief"), range(16), tmp_path)
     conversations = read_dataset(file).conversations
     assert len(conversations) == 16
     assert [message.role for message in conversations[3].messages] == ["system", "user", "assistant"]
@@ -96,7 +97,7 @@ def test_every_peer_gets_the_same_task_and_its_file_is_read_back_unchanged(name:
     assert read == config
     assert read["per_device_train_batch_size"] * read["gradient_accumulation_steps"] == TASK.batch_size
     assert (read["lora_rank"], read["lora_alpha"], read["lora_target"]) == (8, 16, "all")
-    assert (read["learning_rate"], read["num_train_epochs"]) == (2e-4, 2.0)
+    assert read["learning_rate"] == 2e-4
     assert "template" not in read
 
 
@@ -105,6 +106,20 @@ def test_the_default_peer_sets_nothing_that_the_task_does_not_ask_for(tmp_path: 
     tuned = peer_config(TASK, PEERS["lf-tuned"], tmp_path, tmp_path, tmp_path, None)
     assert not {"bf16", "disable_gradient_checkpointing", "train_sampling_strategy"} & set(default)
     assert set(tuned) - set(default) == {"disable_gradient_checkpointing", "train_sampling_strategy"}
+    assert (default["num_train_epochs"], tuned["num_train_epochs"]) == (1.0, 2.0)
+
+
+def test_the_default_peer_takes_danlus_examples_step_by_step(tmp_path: Path) -> None:
+    rows = take_rows(ROWS, 16, 8, "s")
+    order = [index for step in step_members(16, 8, TASK.seed, TASK.steps) for index in step]
+    write_data(rows, order, tmp_path)
+    config = peer_config(TASK, PEERS["lf-default"], tmp_path, tmp_path, tmp_path, None)
+    registry = json.loads((tmp_path / "dataset_info.json").read_text(encoding="utf-8"))
+    taken = json.loads((tmp_path / registry[config["dataset"]]["file_name"]).read_text(encoding="utf-8"))
+    assert config["disable_shuffling"]
+    assert len(taken) == TASK.examples
+    assert taken == [rows[index] for index in order]
+    assert taken[:16] != rows
 
 
 def test_the_copy_for_the_peer_differs_in_its_template_alone(tmp_path: Path) -> None:
@@ -170,7 +185,7 @@ def test_danlus_loop_time_counts_what_lies_between_the_steps(tmp_path: Path, mon
     path.write_text("".join(json.dumps(line) + "\n" for line in dated), encoding="utf-8")
     report = {"run": "r1", "status": "finished", "steps": 2, "train_loss": 1.5, "examples_per_second": 4.0}
     loop = read_danlu(json.dumps(report), tmp_path)
-    assert loop == Loop(steps=2, seconds=5.0, train_loss=1.5, own_rate=4.0)
+    assert loop == Loop(steps=2, seconds=5.0, train_loss=1.5, own_rate=4.0, losses=(1.0, 1.0))
 
 
 def test_a_stopped_run_is_no_measurement(tmp_path: Path) -> None:
@@ -181,9 +196,10 @@ def test_a_stopped_run_is_no_measurement(tmp_path: Path) -> None:
 def test_the_peers_files_are_read(tmp_path: Path) -> None:
     values = {"train_loss": 1.6, "train_runtime": 80.0, "train_samples_per_second": 0.4}
     (tmp_path / "train_results.json").write_text(json.dumps(values), encoding="utf-8")
-    log = "".join(json.dumps({"current_steps": n, "total_steps": 4}) + "\n" for n in (1, 2, 3, 4, 4))
+    log = "".join(json.dumps({"current_steps": n, "loss": 2.0 - n / 10}) + "\n" for n in (1, 2, 3, 4))
+    log += json.dumps({"current_steps": 4, "elapsed_time": "0:01:20"}) + "\n"
     (tmp_path / "trainer_log.jsonl").write_text(log, encoding="utf-8")
-    assert read_peer(tmp_path) == Loop(steps=4, seconds=80.0, train_loss=1.6, own_rate=0.4)
+    assert read_peer(tmp_path) == Loop(4, 80.0, 1.6, 0.4, (1.9, 1.8, 1.7, 1.6))
 
 
 def test_medians_and_ratios() -> None:
