@@ -8,7 +8,8 @@ from pathlib import Path
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save
 from transformers import PreTrainedModel
 
 from danlu.errors import TrainingError
@@ -55,18 +56,42 @@ def save_adapter(model: PeftModel, folder: Path, base_model: str) -> None:
     values["inference_mode"] = True
     ready = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
     (folder / _CONFIG).write_text(json.dumps(ready, indent=2, default=str) + "\n", encoding="utf-8")
-    save_file(adapter_state(model), folder / _WEIGHTS, metadata={"format": "pt"})
+    save_tensors(adapter_state(model), folder / _WEIGHTS)
+
+
+def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
+    """Write tensors as safetensors through Python's own file, whose error of a full disk is an ``OSError``.
+
+    ``save_file`` of safetensors hides it in an error of its own class. Costs a copy of the tensors in memory.
+    """
+    path.write_bytes(save(tensors, metadata={"format": "pt"}))
+
+
+def load_tensors(path: Path) -> dict[str, torch.Tensor]:
+    """Read a safetensors file.
+
+    Raises:
+        TrainingError: it is missing or damaged.
+    """
+    try:
+        tensors: dict[str, torch.Tensor] = load_file(path)
+    except (OSError, SafetensorError) as error:
+        raise TrainingError("training.checkpoint_damaged", str(path.parent)) from error
+    return tensors
 
 
 def load_adapter_weights(model: PeftModel, folder: Path) -> None:
     """Put the weights of a saved adapter into the adapter of ``model``.
 
     Raises:
-        TrainingError: the weights do not fit this model.
+        TrainingError: the weights are damaged or do not fit this model.
     """
-    result = set_peft_model_state_dict(model, load_file(folder / _WEIGHTS))
-    if result.unexpected_keys:
-        raise TrainingError("training.adapter_mismatch", str(folder), key=result.unexpected_keys[0])
+    state = load_tensors(folder / _WEIGHTS)
+    own = adapter_state(model)
+    for key in sorted(state.keys() | own.keys()):
+        if key not in state or key not in own or state[key].shape != own[key].shape:
+            raise TrainingError("training.adapter_mismatch", str(folder), key=key)
+    set_peft_model_state_dict(model, state)
 
 
 def adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:

@@ -13,11 +13,10 @@ from pathlib import Path
 import torch
 from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, ValidationError
-from safetensors.torch import load_file, save_file
 
 from danlu.errors import TrainingError
 from danlu.files import new_folder
-from danlu.training.adapter import load_adapter_weights, save_adapter, trainable
+from danlu.training.adapter import load_adapter_weights, load_tensors, save_adapter, save_tensors, trainable
 
 _KEPT = 2
 _STATE = "state.json"
@@ -76,7 +75,7 @@ class Checkpoints:
         target = self.folder / f"step-{state.step:06d}"
         with new_folder(target) as partial:
             save_adapter(model, partial, self.base_model)
-            save_file(_optimizer_tensors(model, optimizer), partial / _OPTIMIZER)
+            save_tensors(_optimizer_tensors(model, optimizer), partial / _OPTIMIZER)
             (partial / _STATE).write_text(state.model_dump_json(indent=2), encoding="utf-8")
         for old in self._all()[:-_KEPT]:
             shutil.rmtree(old)
@@ -103,7 +102,7 @@ class Checkpoints:
         except (OSError, ValidationError) as error:
             raise TrainingError("training.checkpoint_damaged", str(folder)) from error
         load_adapter_weights(model, folder)
-        _restore_optimizer(model, optimizer, load_file(folder / _OPTIMIZER), folder)
+        _restore_optimizer(model, optimizer, load_tensors(folder / _OPTIMIZER), folder)
         return state
 
     def restore_best(self, model: PeftModel) -> bool:

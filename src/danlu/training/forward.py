@@ -36,7 +36,8 @@ class LossModel:
             config, "sliding_window", None
         )
         dropout = max((c.lora_dropout for c in model.peft_config.values()), default=0.0)
-        self.packed = config.model_type in PACKED_ARCHITECTURES and not windowed
+        dropped = getattr(config, "attention_dropout", 0.0)
+        self.packed = config.model_type in PACKED_ARCHITECTURES and not windowed and not dropped
         self.share_prefix = share_prefix and dropout == 0.0
 
     @property
@@ -110,12 +111,14 @@ class LossModel:
         if not self.packed:
             return True
         supervised = sum(example.supervised for example in examples)
+        self.model.eval()  # dropout would make the two differ by chance
         with torch.no_grad():
             fast = sum(
                 float(self.loss_sum(piece))
                 for piece in micro_batches(examples, 1 << 30, share_prefix=self.share_prefix)
             )
             plain = float(self.plain_loss_sum(examples))
+        self.model.train()
         self.packed = abs(fast - plain) / max(supervised, 1) <= _TOLERANCE.get(self._base.dtype, 3e-2)
         return self.packed
 

@@ -136,7 +136,9 @@ def fit(
     gc.collect()
     gc.disable()
     try:
-        while state.step < settings.steps:
+        # A run that was killed between its last checkpoint and its end has nothing left to do.
+        over = state.step > 0 and (_learned_by_heart(state, settings, per_epoch) or _exhausted(state, settings))
+        while state.step < settings.steps and not over:
             examples = [job.examples[index] for index in members[state.step]]
             event = _step(losses, optimizer, parameters, examples, state, settings, per_epoch)
             emit(event)
@@ -145,9 +147,9 @@ def fit(
                 raise TrainingError("training.diverged", step=event.step, rate=f"{settings.learning_rate:.1e}")
             learned = _learned_by_heart(state, settings, per_epoch)
             last = state.step == settings.steps or learned
-            exhausted = False
             if last or state.step % settings.eval_every == 0:
-                exhausted = _measure(losses, job, settings, checkpoints, state, emit)
+                _measure(losses, job, settings, checkpoints, state, emit)
+            exhausted = _exhausted(state, settings)
             stop = should_stop()
             if stop or last or exhausted or state.step % settings.checkpoint_every == 0:
                 path = checkpoints.save(model, optimizer, state)
@@ -229,8 +231,8 @@ def _step(
 
 def _measure(
     losses: LossModel, job: Job, settings: TrainSettings, checkpoints: Checkpoints, state: LoopState, emit: Emit
-) -> bool:
-    """Measure held-out loss, keep the best adapter, ask the probes; say whether it no longer gets better."""
+) -> None:
+    """Measure held-out loss, keep the best adapter, ask the probes."""
     if job.heldout:
         loss = losses.mean_loss(job.heldout, settings.token_budget)
         best = state.best_loss is None or loss < state.best_loss
@@ -241,7 +243,6 @@ def _measure(
         emit(Eval(step=state.step, heldout_loss=loss, best=best))
     if job.ask:
         emit(Sample(step=state.step, answers=_ask(losses, job.ask)))
-    return bool(job.heldout) and settings.patience is not None and state.bad_evals >= settings.patience
 
 
 def _ask(losses: LossModel, ask: Ask) -> tuple[SampleAnswer, ...]:
@@ -255,6 +256,10 @@ def _ask(losses: LossModel, ask: Ask) -> tuple[SampleAnswer, ...]:
 def _is_wild(event: Step, state: LoopState, settings: TrainSettings) -> bool:
     first = state.first_loss or event.loss
     return event.loss > _DIVERGED_LOSS * first and event.grad_norm > _DIVERGED_GRAD * settings.max_grad_norm
+
+
+def _exhausted(state: LoopState, settings: TrainSettings) -> bool:
+    return settings.patience is not None and state.bad_evals >= settings.patience
 
 
 def _learned_by_heart(state: LoopState, settings: TrainSettings, per_epoch: int) -> bool:
