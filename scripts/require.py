@@ -14,7 +14,7 @@ import sys
 from pathlib import Path
 
 PYTHON_AT_LEAST = (3, 11)
-NODE_AT_LEAST = 20
+NODE_AT_LEAST = (20, 19)  # what Vite 8 asks for
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 CJK_FONT_PACKAGE = "fonts-noto-cjk"
 
@@ -43,30 +43,31 @@ def require_python() -> None:
         found = ".".join(map(str, sys.version_info[:2]))
         fail(
             f"Danlu needs Python 3.11 or newer; this is {found}. Install it, then: make PYTHON=python3.11 …",
-            f"丹炉需要 Python 3.11 或更高版本,当前为 {found}。请先安装,然后运行:make PYTHON=python3.11 …",
+            f"丹炉需要 Python 3.11 或更高版本，当前为 {found}。请先安装，然后运行：make PYTHON=python3.11 …",
         )
 
 
-def node_major() -> int | None:
+def node_version() -> tuple[int, int] | None:
     node = shutil.which("node")
     if node is None or shutil.which("npm") is None:
         return None
     printed = subprocess.run([node, "--version"], capture_output=True, text=True, check=False).stdout
-    match = re.match(r"v(\d+)\.", printed)
-    return int(match.group(1)) if match else None
+    match = re.match(r"v(\d+)\.(\d+)", printed)
+    return (int(match.group(1)), int(match.group(2))) if match else None
 
 
 def require_node() -> None:
-    found = node_major()
+    found = node_version()
     if found is None and can_apt():
         apt_install("nodejs", "npm")
-        found = node_major()
+        found = node_version()
     if found is None or found < NODE_AT_LEAST:
-        have = "none" if found is None else f"version {found}"
+        have = "none" if found is None else ".".join(map(str, found))
+        least = ".".join(map(str, NODE_AT_LEAST))
         fail(
-            f"Building the web page needs Node.js {NODE_AT_LEAST} or newer with npm; found {have}. "
+            f"Building the web page needs Node.js {least} or newer with npm; found {have}. "
             "Install it from nodejs.org or your system's packages, then run the command again.",
-            f"构建网页需要 Node.js {NODE_AT_LEAST} 或更高版本(含 npm);当前:{have}。"
+            f"构建网页需要 Node.js {least} 或更高版本（含 npm）；当前：{have}。"
             "请从 nodejs.org 或系统软件源安装后重新运行。",
         )
 
@@ -88,5 +89,5 @@ CHECKS = {"python": require_python, "node": require_node, "browser": require_bro
 
 if __name__ == "__main__":
     if len(sys.argv) != 2 or sys.argv[1] not in CHECKS:
-        fail("usage: require.py python|node|browser", "用法:require.py python|node|browser")
+        fail("usage: require.py python|node|browser", "用法：require.py python|node|browser")
     CHECKS[sys.argv[1]]()

@@ -76,7 +76,7 @@ class DataSection(_Section):
     holdout: Auto | Annotated[float, Field(ge=0, lt=1)] | str = Field(
         "auto",
         description="Share of the examples kept aside to measure progress (0 for none), or the name of a data set.",
-        json_schema_extra=_zh("留出用于衡量进展的样本比例(0 表示不留),或另一个数据集的名称。"),
+        json_schema_extra=_zh("留出用于衡量进展的样本比例（0 表示不留），或另一个数据集的名称。"),
     )
 
 
@@ -89,12 +89,12 @@ class LoraSection(_Section):
             "Rank: how many independent things the adapter can note. "
             "Higher learns more from much data, and costs memory."
         ),
-        json_schema_extra=_zh("秩:适配器能记下多少条独立的内容。越高,从大量数据中学到的越多,占用内存也越多。"),
+        json_schema_extra=_zh("秩：适配器能记下多少条独立的内容。越高，从大量数据中学到的越多，占用内存也越多。"),
     )
     lora_alpha: Auto | Annotated[float, Field(gt=0)] = Field(
         "auto",
         description="How loudly the adapter speaks: its output is multiplied by lora_alpha / r.",
-        json_schema_extra=_zh("适配器的音量:其输出乘以 lora_alpha / r。"),
+        json_schema_extra=_zh("适配器的音量：其输出乘以 lora_alpha / r。"),
     )
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
@@ -102,12 +102,12 @@ class LoraSection(_Section):
             "Share of the adapter's inputs dropped at random. "
             "0 is right for small data and needed for exact fast paths."
         ),
-        json_schema_extra=_zh("随机丢弃的适配器输入比例。小数据集用 0 即可,精确的快速路径也要求为 0。"),
+        json_schema_extra=_zh("随机丢弃的适配器输入比例。小数据集用 0 即可，精确的快速路径也要求为 0。"),
     )
     target_modules: str | tuple[str, ...] = Field(
         "all-linear",
         description="Which matrices get an adapter; all-linear is the strongest choice at any rank.",
-        json_schema_extra=_zh("为哪些矩阵加适配器;all-linear(全部线性层)在任何秩下都是最强的选择。"),
+        json_schema_extra=_zh("为哪些矩阵加适配器；all-linear（全部线性层）在任何秩下都是最强的选择。"),
     )
 
 
@@ -119,14 +119,14 @@ class TrainSection(_Section):
         description=(
             "How strongly each correction changes the pupil. Too high: it loses its head; too low: it learns nothing."
         ),
-        json_schema_extra=_zh("每次纠正的力度。太高:学乱了;太低:什么也学不到。"),
+        json_schema_extra=_zh("每次纠正的力度。太高：学乱了；太低：什么也学不到。"),
     )
     num_train_epochs: Auto | Annotated[float, Field(gt=0, le=1000)] = Field(
         "auto",
         description=(
             "How often the whole material is gone through. Too many: it recites by heart; too few: it does not stick."
         ),
-        json_schema_extra=_zh("全部材料复习几遍。太多:死记硬背;太少:记不住。"),
+        json_schema_extra=_zh("全部材料复习几遍。太多：死记硬背；太少：记不住。"),
     )
     batch_size: Auto | Annotated[int, Field(ge=1, le=4096)] = Field(
         "auto",
@@ -134,7 +134,7 @@ class TrainSection(_Section):
             "Examples looked at before each correction (one optimizer step). "
             "Small corrects often, large corrects surely."
         ),
-        json_schema_extra=_zh("每次纠正前看多少个样本(一个优化步)。小则勤改,大则改得稳。"),
+        json_schema_extra=_zh("每次纠正前看多少个样本（一个优化步）。小则勤改，大则改得稳。"),
     )
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(
         1.0,
@@ -159,12 +159,12 @@ class TrainSection(_Section):
     max_length: Auto | Annotated[int, Field(ge=8)] = Field(
         "auto",
         description="Longest example in tokens; longer ones are refused, never cut.",
-        json_schema_extra=_zh("最长样本的词元数;更长的会被拒绝,绝不截断。"),
+        json_schema_extra=_zh("最长样本的词元数；更长的会被拒绝，绝不截断。"),
     )
     dtype: Auto | Dtype = Field(
         "auto",
         description="Number format of the frozen model; auto measures which one this machine is faster in.",
-        json_schema_extra=_zh("冻结模型的数值格式;auto 会实测本机用哪种更快。"),
+        json_schema_extra=_zh("冻结模型的数值格式；auto 会实测本机用哪种更快。"),
     )
     seed: Annotated[int, Field(ge=0)] = Field(
         42,
@@ -184,12 +184,12 @@ class EvalSection(_Section):
     early_stopping: Auto | bool = Field(
         "auto",
         description="Stop when the held-out loss no longer falls, and keep the best state.",
-        json_schema_extra=_zh("留出集损失不再下降时停止,并保留最佳状态。"),
+        json_schema_extra=_zh("留出集损失不再下降时停止，并保留最佳状态。"),
     )
     probes: str | None = Field(
         None,
         description="File of probe questions (JSON Lines) asked before, during and after training.",
-        json_schema_extra=_zh("探测问题文件(JSON Lines),在训练前、中、后提问。"),
+        json_schema_extra=_zh("探测问题文件（JSON Lines），在训练前、中、后提问。"),
     )
 
 
@@ -208,23 +208,23 @@ class Recipe(_Section):
 
     model: str = Field(
         description="Base model: a name of the catalogue, or a folder.",
-        json_schema_extra=_zh("基座模型:目录中的名称,或一个文件夹。"),
+        json_schema_extra=_zh("基座模型：目录中的名称，或一个文件夹。"),
     )
     data: DataSection
     objective: Objective = Field(
         "sft",
         description="sft learns answers to questions; pretrain learns plain text; semi does both.",
-        json_schema_extra=_zh("sft 学习问题的回答;pretrain 学习纯文本;semi 两者兼有。"),
+        json_schema_extra=_zh("sft 学习问题的回答；pretrain 学习纯文本；semi 两者兼有。"),
     )
     method: Method = Field(
         "lora",
         description="What is changed: a small adapter (lora, qlora), some layers (freeze), or everything (full).",
-        json_schema_extra=_zh("改动什么:小适配器(lora、qlora)、部分层(freeze)或全部(full)。"),
+        json_schema_extra=_zh("改动什么：小适配器（lora、qlora）、部分层（freeze）或全部（full）。"),
     )
     system: str = Field(
         "",
         description="System prompt to train with; saved with the model version and used by every engine.",
-        json_schema_extra=_zh("训练时使用的系统提示;随模型版本保存,所有引擎都会使用。"),
+        json_schema_extra=_zh("训练时使用的系统提示；随模型版本保存，所有引擎都会使用。"),
     )
     lora: LoraSection = LoraSection()
     train: TrainSection = TrainSection()
