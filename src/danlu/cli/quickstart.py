@@ -1,39 +1,36 @@
-"""``danlu quickstart``: from a file of examples to a private chat, in one command that says what it does and why."""
+"""``danlu quickstart``: from a file of examples to a private chat, in one command that says what it does and why.
+
+The server and the database are imported when they are needed: ``danlu --help`` should not wait for them.
+"""
 
 from __future__ import annotations
 
 import asyncio
 import time
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
-import aiohttp
 import typer
 from rich.markup import escape
 
-from danlu.chat.assistants import ensure_assistant
 from danlu.cli.common import HomeOption, JsonOption, console, duration, print_json, settings_for
 from danlu.cli.forge import carry_out
 from danlu.cli.serve import run_until_stopped
 from danlu.data.datasets import DatasetLibrary
-from danlu.errors import DataError, EngineError
+from danlu.errors import DataError
 from danlu.evaluation.result import Proof
 from danlu.i18n import language, t
 from danlu.jobs.forge_order import Order
 from danlu.jobs.runs import RunFolder, Runs
 from danlu.models.catalogue import starter
 from danlu.models.versions import ModelVersion, list_versions, load_version
-from danlu.recipe import Recipe
+from danlu.recipe import Recipe, with_absolute_paths
 from danlu.samples import sample_path
-from danlu.server.run import listen, serve
-from danlu.server.services import Services
-from danlu.settings import Home, Settings
-from danlu.store.store import Store
+from danlu.settings import Home
 
 _STAGES = ("model", "data", "plan", "train", "eval", "export")
 _SHOWN = 4
 _SUGGESTED = 4
-_ANSWER_SECONDS = 300.0
 
 
 def register(app: typer.Typer) -> None:
@@ -50,6 +47,11 @@ def quickstart(
     as_json: JsonOption = False,
 ) -> None:
     """Do the whole path; what was done before with the same data and model is not done again."""
+    from danlu.chat.assistants import ensure_assistant
+    from danlu.cli.asking import ask_served
+    from danlu.server.run import listen
+    from danlu.store.store import Store
+
     began = time.perf_counter()
     settings = settings_for(home)
     folder = Home(settings.home)
@@ -96,7 +98,7 @@ def quickstart(
         run_until_stopped(settings, "127.0.0.1", port, open_browser=True)
         return
     first = proof.probes.items[0]
-    answered = asyncio.run(_ask_served(settings, first.question))
+    answered = asyncio.run(ask_served(settings, first.question))
     console.print(t("cli.asked_served", question=first.question, answer=answered["answer"]))
     total = time.perf_counter() - began
     console.print(t("cli.quickstart_done", time=duration(total)))
@@ -138,7 +140,11 @@ def _unfinished(home: Home, recipe: Recipe, sha256: str) -> RunFolder | None:
     """Return a run of the same recipe and rows that was broken off, to go on with it."""
     for run in Runs(home).list():
         same_rows = [item.sha256 for item in run.plan().datasets] == [sha256]
-        if same_rows and run.recipe() == recipe and run.status() in {"stopped", "interrupted", "finished"}:
+        if (
+            same_rows
+            and run.recipe() == with_absolute_paths(recipe)
+            and run.status() in {"stopped", "interrupted", "finished"}
+        ):
             console.print(t("cli.quickstart_resume", run=run.name))
             return run
     return None
@@ -157,56 +163,3 @@ def _show_proof(proof: Proof) -> None:
 def _short(text: str) -> str:
     line = " ".join(text.split()) or "–"
     return line if len(line) <= 120 else line[:119] + "…"
-
-
-async def _ask_served(settings: Settings, question: str) -> dict[str, Any]:
-    """Start the real server on a free port, ask it one question over HTTP, and stop it."""
-    stop = asyncio.Event()
-    address: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-    began = time.perf_counter()
-    server = asyncio.create_task(serve(Services(settings), "127.0.0.1", 0, address.set_result, stop=stop))
-    stopped = asyncio.create_task(stop.wait())
-    waiting: list[asyncio.Future[Any]] = [server, address]
-    try:
-        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-        if server.done():
-            server.result()
-            raise KeyboardInterrupt  # it ended without an error: by Ctrl-C
-        asking = asyncio.create_task(_ask(address.result(), question, began))
-        await asyncio.wait([asking, stopped], return_when=asyncio.FIRST_COMPLETED)
-        if not asking.done():
-            asking.cancel()
-            raise KeyboardInterrupt  # Ctrl-C reaches the server, which sets ``stop``
-        return asking.result()
-    finally:
-        stop.set()
-        await server
-
-
-async def _ask(url: str, question: str, began: float) -> dict[str, Any]:
-    timeout = aiohttp.ClientTimeout(total=_ANSWER_SECONDS)
-    async with aiohttp.ClientSession(timeout=timeout) as session:
-        await _until_healthy(session, url)
-        ready = time.perf_counter()
-        async with session.get(f"{url}/answer", params={"prompt": question, "temperature": "0"}) as response:
-            body = await response.json()
-            if response.status != 200:
-                raise EngineError("cli.answer_failed", url, reason=str(body.get("detail", response.status)))
-    return {
-        "url": url,
-        "answer": str(body["generated_text"]),
-        "engine_ready": ready - began,
-        "first_answer": time.perf_counter() - ready,
-    }
-
-
-async def _until_healthy(session: aiohttp.ClientSession, url: str) -> None:
-    deadline = time.monotonic() + _ANSWER_SECONDS
-    while True:
-        async with session.get(f"{url}/health") as response:
-            health = await response.json()
-        if health["status"] == "healthy":
-            return
-        if health["status"] == "degraded" or time.monotonic() > deadline:
-            raise EngineError("cli.engine_not_ready", url, state=str(health["status"]))
-        await asyncio.sleep(0.1)

@@ -1,4 +1,7 @@
-"""``danlu up`` and ``danlu serve``: the web application, the API and the chat on one port."""
+"""``danlu up`` and ``danlu serve``: the web application, the API and the chat on one port.
+
+The server and the database are imported when they are needed: ``danlu --help`` should not wait for them.
+"""
 
 from __future__ import annotations
 
@@ -11,15 +14,11 @@ from typing import Annotated
 
 import typer
 
-from danlu.chat.assistants import ensure_assistant
 from danlu.cli.common import HomeOption, console, settings_for
 from danlu.errors import NotFoundError
 from danlu.i18n import t
 from danlu.models.versions import ModelVersion, list_versions
-from danlu.server.run import serve as run_server
-from danlu.server.services import Services
 from danlu.settings import Home, Settings
-from danlu.store.store import Store
 
 HostOption = Annotated[str, typer.Option("--host", help=t("cli.opt_host"))]
 PortOption = Annotated[int, typer.Option("--port", help=t("cli.opt_port"))]
@@ -47,6 +46,9 @@ def serve(
     home: HomeOption = None,
 ) -> None:
     """Put a version into service and start."""
+    from danlu.chat.assistants import ensure_assistant
+    from danlu.store.store import Store
+
     settings = settings_for(home)
     version = find_version(Home(settings.home), name)
     with Store.open(Home(settings.home), settings.database_url) as store:
@@ -56,6 +58,8 @@ def serve(
 
 def run_until_stopped(settings: Settings, host: str, port: int, *, open_browser: bool) -> None:
     """Serve until Ctrl-C, saying where to go."""
+    from danlu.server.run import serve as run_server
+    from danlu.server.services import Services
 
     def ready(url: str) -> None:
         console.print(t("cli.ready", url=url))
