@@ -259,6 +259,20 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         raise _explain(error, where) from error
 
 
+def with_absolute_paths(recipe: Recipe) -> Recipe:
+    """Return the recipe as it can be read from any folder: paths to a model folder and to probes made absolute.
+
+    Names of the library stay names; files of rows are registered, so their paths do not matter later.
+    """
+    folder = Path(recipe.model).expanduser()
+    is_path = len(folder.parts) > 1 or recipe.model.startswith((".", "~"))
+    model = str(folder.resolve()) if is_path else recipe.model
+    probes = recipe.eval.probes
+    if probes is not None:
+        probes = str(Path(probes).expanduser().resolve())
+    return recipe.model_copy(update={"model": model, "eval": recipe.eval.model_copy(update={"probes": probes})})
+
+
 def dump_recipe(recipe: Recipe) -> str:
     """Return a recipe as YAML."""
     return yaml.safe_dump(recipe.model_dump(mode="json"), allow_unicode=True, sort_keys=False)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import shutil
 from pathlib import Path
 from typing import Annotated
 
@@ -12,7 +11,9 @@ import typer
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json
 from danlu.cli.forge import carry_out
 from danlu.cli.serve import find_version, version_folder
+from danlu.errors import UsageError
 from danlu.evaluation.result import Proof
+from danlu.files import write_bytes
 from danlu.i18n import language, t
 from danlu.jobs.forge_order import Order
 from danlu.jobs.runs import Runs
@@ -45,7 +46,10 @@ def evaluate(
     carry_out(order)
     written = run.path / "report.html"
     if report is not None:
-        shutil.copyfile(written, report)
+        try:
+            write_bytes(report, written.read_bytes())
+        except OSError as error:
+            raise UsageError("cli.report_refused", str(report), reason=error.strerror or str(error)) from error
         written = report
     proof = Proof.model_validate_json((run.path / "proof.json").read_bytes())
     if as_json:

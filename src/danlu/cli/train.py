@@ -63,4 +63,5 @@ def show_trained(home: Path, display: Display, *, as_json: bool) -> None:
             memory=format_bytes(report.peak_rss_bytes),
         )
     )
-    console.print(t("cli.after_train", run=report.run))
+    key = "cli.after_train" if report.status == "finished" else "cli.stopped_resume"
+    console.print(t(key, run=report.run))

@@ -11,7 +11,7 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -54,8 +54,8 @@ from danlu.models.sources.base import Progress
 from danlu.models.versions import DatasetRef, ModelVersion, ProofSummary, Thinking
 from danlu.planning.estimate import predict
 from danlu.planning.facts import DataFacts, model_facts
-from danlu.planning.plan import Plan, decide_holdout, make_plan
-from danlu.recipe import Recipe
+from danlu.planning.plan import Plan, decide_holdout, make_plan, require_built
+from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.adapter import attach_lora, load_adapter_weights
 from danlu.training.loop import Job, fit
@@ -111,6 +111,8 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     Raises:
         DanluError: whatever cannot be used, with its place and remedy.
     """
+    require_built(recipe)
+    recipe = with_absolute_paths(recipe)
     set_up_process()
     home.make()
     library = DatasetLibrary(home.datasets)
@@ -135,7 +137,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
                 plan = plan.model_copy(update={"prediction": prediction})
             run.write(recipe, plan)
     tell(PlanMade(run=prepared.run.name, plan=plan))
-    return Prepared(**{**prepared.__dict__, "plan": plan})
+    return replace(prepared, plan=plan)
 
 
 def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None) -> Prepared:

@@ -18,11 +18,14 @@ from filelock import FileLock, Timeout
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from danlu.errors import ConflictError, NotFoundError, TrainingError
-from danlu.events import Failed, Finished, LoggedEvent, Step, Stopped, read_events
+from danlu.events import Failed, Finished, LoggedEvent, Started, Step, Stopped, read_events
 from danlu.files import write_text
 from danlu.planning.plan import Plan, Prediction
 from danlu.recipe import Recipe, dump_recipe, load_recipe
 from danlu.settings import Home
+
+# Whoever asks whether a run is running holds its lock for a moment; that is no reason to refuse the work.
+_GLANCE_SECONDS = 2.0
 
 RunStatus = Literal["planned", "running", "finished", "stopped", "failed", "interrupted"]
 
@@ -111,13 +114,19 @@ class RunFolder:
         """Say where the run stands."""
         if self.is_running():
             return "running"
-        events = [item.event for item in self.events()]
-        last = next((event for event in reversed(events) if isinstance(event, Finished | Failed | Stopped)), None)
-        if isinstance(last, Finished):
-            return "finished"
-        if any(isinstance(event, Step) for event in events):
-            return "interrupted" if last is None else "stopped" if isinstance(last, Stopped) else "failed"
-        return "failed" if isinstance(last, Failed) else "planned"
+        for logged in reversed(self.events()):
+            match logged.event:
+                case Finished():
+                    return "finished"
+                case Stopped():
+                    return "stopped"
+                case Failed():
+                    return "failed"
+                case Started() | Step():
+                    return "interrupted"
+                case _:
+                    continue
+        return "planned"
 
     def is_running(self) -> bool:
         """Say whether a process works on the run now."""
@@ -130,14 +139,14 @@ class RunFolder:
 
     @contextmanager
     def locked(self) -> Iterator[None]:
-        """Hold the run for this process.
+        """Hold the run for this process; the lock ends with the process, however that ends.
 
         Raises:
             ConflictError: another process works on it.
         """
         lock = FileLock(self.path / ".lock")
         try:
-            lock.acquire(blocking=False)
+            lock.acquire(timeout=_GLANCE_SECONDS)
         except Timeout:
             raise ConflictError("jobs.run_busy", self.name) from None
         try:
@@ -169,7 +178,9 @@ class Runs:
         if not self.folder.is_dir():
             return []
         paths = [path for path in self.folder.iterdir() if (path / "plan.json").is_file()]
-        return [RunFolder(path) for path in sorted(paths, key=lambda path: path.stat().st_mtime, reverse=True)]
+        # Not the folder's own time: a lock that comes and goes in it changes that.
+        paths.sort(key=lambda path: (path / "plan.json").stat().st_mtime_ns, reverse=True)
+        return [RunFolder(path) for path in paths]
 
     def get(self, name: str) -> RunFolder:
         """Return a run.

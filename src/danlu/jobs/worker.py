@@ -49,6 +49,8 @@ class Worker:
         """
         assert self._child.popen.stdout is not None
         for line in self._child.popen.stdout:
+            if not line.endswith(b"\n"):
+                break  # killed while it spoke
             message = TOLD.validate_json(line)
             if isinstance(message, Refused):
                 raise message.to_error()

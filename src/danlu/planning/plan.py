@@ -127,12 +127,9 @@ def decide_holdout(recipe: Recipe, rows: int) -> Choice:
     Raises:
         RecipeError: the recipe names a data set, which is not built yet.
     """
+    require_built(recipe)
     wished = recipe.data.holdout
-    if isinstance(wished, float | int):
-        return Choice(float(wished), "planning.chosen")
-    if wished != "auto":
-        raise RecipeError("planning.holdout_dataset", "data.holdout", value=wished)
-    return rules.holdout_share(rows)
+    return Choice(float(wished), "planning.chosen") if isinstance(wished, float | int) else rules.holdout_share(rows)
 
 
 def make_plan(
@@ -156,7 +153,7 @@ def make_plan(
     Raises:
         RecipeError: the recipe asks for something that is not built yet.
     """
-    _require_built(recipe)
+    require_built(recipe)
     decider = _Decider()
     wish = recipe.train
     by_recipe = recipe.data.holdout != "auto"
@@ -222,7 +219,14 @@ def _notices(data: DataFacts) -> list[Notice]:
     return []
 
 
-def _require_built(recipe: Recipe) -> None:
+def require_built(recipe: Recipe) -> None:
+    """Check that everything a recipe asks for exists in this version; costs nothing, so it can be asked first.
+
+    Raises:
+        RecipeError: something does not exist yet.
+    """
+    if isinstance(recipe.data.holdout, str) and recipe.data.holdout != "auto":
+        raise RecipeError("planning.holdout_dataset", "data.holdout", value=recipe.data.holdout)
     if recipe.objective != "sft":
         raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft")
     if recipe.method != "lora":
