@@ -1,0 +1,190 @@
+"""The plan: every value decided, each with who chose it and why; what is not built is refused by name."""
+
+from __future__ import annotations
+
+import json
+import math
+
+import pytest
+import torch
+from pydantic import ValidationError
+
+from danlu.errors import ModelError, RecipeError
+from danlu.models.versions import DatasetRef
+from danlu.planning import rules
+from danlu.planning.estimate import predict
+from danlu.planning.facts import ModelFacts, model_facts
+from danlu.planning.plan import Plan, Prediction, decide_holdout, make_plan, require_built
+from danlu.recipe import load_recipe
+from danlu.training.adapter import attach_lora, trainable
+from tests.planning.test_rules import data, machine, model
+from tests.tiny import tiny_model, write_tiny_model
+from tests.training.fitting import LORA, examples, settings
+
+SETS = (DatasetRef(name="persona", version="20250101-000000-00000000", sha256="0" * 64),)
+
+
+def recipe(*words: str):
+    return load_recipe(None, ["model=m", "data.train=a.json", *words])
+
+
+def plan(*words: str, facts=None) -> Plan:
+    wanted, facts = recipe(*words), facts or data()
+    return make_plan(wanted, model(), facts, machine(), SETS, decide_holdout(wanted, facts.rows))
+
+
+def decision(made: Plan, field: str):
+    (found,) = [item for item in made.decisions if item.field == field]
+    return found
+
+
+def test_everything_on_auto_is_decided_by_the_rules():
+    made = plan()
+    assert {item.by for item in made.decisions} == {"danlu"}
+    chosen = made.settings
+    assert (chosen.batch_size, made.epochs) == (8, 6)
+    assert chosen.steps == math.ceil(100 * 6 / 8) == 75
+    assert chosen.learning_rate == rules.learning_rate(model(), 8, 75).value
+    assert (chosen.lora.r, chosen.lora.lora_alpha, chosen.lora.lora_dropout) == (16, 32.0, 0.0)
+    assert (chosen.scheduler, chosen.warmup_steps, chosen.dtype) == ("linear", 4, "float32")
+    assert (chosen.eval_every, chosen.checkpoint_every, chosen.patience) == (13, 13, 3)
+    assert chosen.token_budget == 1024
+    assert (made.holdout_share, made.max_length) == (0.1, 8192)
+    assert made.data.rows == 110
+    assert made.datasets == SETS
+
+
+@pytest.mark.parametrize(
+    ("word", "field", "read"),
+    [
+        ("train.learning_rate=3e-5", "train.learning_rate", lambda made: made.settings.learning_rate == 3e-5),
+        ("train.batch_size=32", "train.batch_size", lambda made: made.settings.batch_size == 32),
+        ("train.num_train_epochs=0.5", "train.num_train_epochs", lambda made: made.settings.steps == 7),
+        ("train.lr_scheduler_type=cosine", "train.lr_scheduler_type", lambda made: made.settings.scheduler == "cosine"),
+        ("train.warmup_ratio=0.2", "train.warmup_ratio", lambda made: made.settings.warmup_steps == 15),
+        ("train.max_length=512", "train.max_length", lambda made: made.max_length == 512),
+        ("train.dtype=bfloat16", "train.dtype", lambda made: made.settings.dtype == "bfloat16"),
+        ("lora.r=64", "lora.r", lambda made: made.settings.lora.r == 64),
+        ("lora.lora_alpha=8", "lora.lora_alpha", lambda made: made.settings.lora.lora_alpha == 8),
+        ("eval.every=5", "eval.every", lambda made: made.settings.eval_every == 5),
+        ("eval.early_stopping=false", "eval.early_stopping", lambda made: made.settings.patience is None),
+        ("data.holdout=0.25", "data.holdout", lambda made: made.holdout_share == 0.25),
+        ("data.holdout=0", "data.holdout", lambda made: made.holdout_share == 0),
+    ],
+)
+def test_what_a_person_chose_is_taken_and_said_to_be_theirs(word, field, read):
+    made = plan(word)
+    assert read(made)
+    assert decision(made, field).by == "recipe"
+    assert decision(made, field).because("en") == "You chose it."
+    others = [item for item in made.decisions if item.field != field]
+    assert {item.by for item in others} == {"danlu"}
+
+
+def test_what_has_no_auto_is_carried_over():
+    words = ["train.max_grad_norm=0.3", "train.weight_decay=0", "train.seed=7", "system=Hi"]
+    made = plan(*words, "lora.target_modules=[q_proj]")
+    assert (made.settings.max_grad_norm, made.settings.weight_decay, made.settings.seed) == (0.3, 0.0, 7)
+    assert made.settings.lora.target_modules == ("q_proj",)
+    assert made.system == "Hi"
+    assert made.settings.share_prefix
+
+
+def test_dropout_gives_up_the_shared_prefix():
+    assert not plan("lora.lora_dropout=0.1").settings.share_prefix
+
+
+@pytest.mark.parametrize(
+    ("words", "train", "stop_loss"),
+    [([], 20, 0.05), ([], 21, None), (["train.num_train_epochs=10"], 20, None)],
+)
+def test_very_few_rows_are_learned_by_heart_unless_the_passes_were_chosen(words, train, stop_loss):
+    assert plan(*words, facts=data(train, holdout=0)).settings.stop_loss == stop_loss
+
+
+def test_without_held_out_rows_nothing_stops_early():
+    made = plan(facts=data(10, holdout=0))
+    assert made.settings.patience is None
+    assert plan("eval.early_stopping=true", facts=data(10, holdout=0)).settings.patience is None
+
+
+@pytest.mark.parametrize(("rows", "codes"), [(80, ["planning.notice_few_rows"]), (90, [])])
+def test_few_rows_are_a_notice(rows, codes):
+    made = plan(facts=data(rows, holdout=0))
+    assert [notice.code for notice in made.notices] == codes
+    assert all(str(rows) in notice.text(language) for notice in made.notices for language in ("en", "zh"))
+
+
+def test_every_decision_can_be_said_in_both_languages():
+    for item in plan().decisions:
+        assert item.because("en") != item.because("zh")
+
+
+@pytest.mark.parametrize(
+    ("word", "where", "value"),
+    [
+        ("objective=pretrain", "objective", "pretrain"),
+        ("objective=semi", "objective", "semi"),
+        ("method=qlora", "method", "qlora"),
+        ("method=full", "method", "full"),
+        ("method=freeze", "method", "freeze"),
+        ("resources.devices=2", "resources.devices", "2"),
+        ("data.holdout=other", "data.holdout", "other"),
+    ],
+)
+def test_what_is_not_built_is_refused_by_name(word, where, value):
+    with pytest.raises(RecipeError) as caught:
+        require_built(recipe(word))
+    assert caught.value.where == where
+    assert f"“{value}”" in caught.value.message("en")
+    with pytest.raises(RecipeError):
+        plan(word)
+
+
+def test_one_device_is_built():
+    require_built(recipe("resources.devices=1"))
+
+
+def test_a_plan_survives_json():
+    made = plan("system=你好").model_copy(
+        update={
+            "prediction": Prediction(
+                predicted_seconds=1.5, predicted_peak_rss_bytes=10, measured_tokens_per_second=99.5
+            )
+        }
+    )
+    assert Plan.model_validate_json(made.model_dump_json()) == made
+    value = json.loads(made.model_dump_json())
+    assert value["prediction"]["predicted_seconds"] == 1.5
+    with pytest.raises(ValidationError):
+        Plan.model_validate({**value, "format": 2})
+
+
+def test_the_facts_of_a_model_come_from_its_folder(tmp_path):
+    folder = write_tiny_model(tmp_path / "tiny")
+    facts = model_facts("tiny", folder)
+    weights = (folder / "model.safetensors").stat().st_size
+    assert facts == ModelFacts("tiny", "llama", 64, 2, 512, weights)
+
+
+def test_an_incomplete_configuration_is_named(tmp_path):
+    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2}', encoding="utf-8")
+    with pytest.raises(ModelError) as caught:
+        model_facts("m", tmp_path)
+    assert "max_position_embeddings" in caught.value.message("en")
+
+
+def test_the_cost_is_predicted_from_a_real_step_that_leaves_no_trace():
+    tuned = attach_lora(tiny_model(), LORA, seed=1)
+    before = {name: value.clone() for name, value in tuned.state_dict().items()}
+    few, many = settings(steps=10), settings(steps=1000)
+    prediction = predict(tuned, examples(), examples(4, seed=9), few)
+    assert prediction.predicted_seconds > 0
+    assert prediction.predicted_peak_rss_bytes > 50_000_000
+    assert prediction.measured_tokens_per_second > 0
+    assert all(parameter.grad is None for parameter in trainable(tuned).values())
+    after = tuned.state_dict()
+    assert all(torch.equal(before[name], after[name]) for name in before)
+    more = predict(tuned, examples(), examples(4, seed=9), many)
+    steps_ratio = more.predicted_seconds * more.measured_tokens_per_second
+    assert steps_ratio > 50 * prediction.predicted_seconds * prediction.measured_tokens_per_second
