@@ -40,7 +40,7 @@ class GeneralResult:
 
 def general_examples(chat_format: ChatFormat, path: Path | None = None, limit: int | None = None) -> list[Example]:
     """Encode the built-in general set (or a file of ``{"question", "answer"}`` lines)."""
-    lines = (path or sample_path("general.jsonl")).read_text(encoding="utf-8").splitlines()
+    lines = (path or sample_path("general.jsonl")).read_text(encoding="utf-8").split("\n")
     rows = [json.loads(line) for line in lines if line.strip()][:limit]
     plain = chat_format.with_system("")
     return [

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import torch
 from transformers import PreTrainedModel
 
-from danlu.models.chat_format import THINK_CLOSE, ChatFormat
+from danlu.models.chat_format import THINK_CLOSE, THINK_OPEN, ChatFormat
 from danlu.models.messages import Message
 
 MAX_NEW_TOKENS = 64
@@ -43,7 +43,7 @@ def answer_all(
             chosen, _generate(model, chat_format, [prompts[i] for i in chosen], max_new_tokens), strict=True
         ):
             text = str(chat_format.tokenizer.decode(ids, skip_special_tokens=True))
-            answers[index] = text.rpartition(THINK_CLOSE)[2].strip()
+            answers[index] = _without_reasoning(text, chat_format.opens_thinking(conversations[index]))
     return answers
 
 
@@ -72,6 +72,14 @@ def _generate(
             pad_token_id=stops[0],
         )
     return [_until_stop(row.tolist(), chat_format.stop_ids) for row in output[:, longest:]]
+
+
+def _without_reasoning(text: str, thinking: bool) -> str:
+    """Return what follows the think block; nothing when the block was not closed in time."""
+    _, close, after = text.rpartition(THINK_CLOSE)
+    if not close and (thinking or after.lstrip().startswith(THINK_OPEN)):
+        return ""
+    return after.strip()
 
 
 def _until_stop(ids: list[int], stops: frozenset[int]) -> list[int]:
