@@ -16,16 +16,12 @@ from danlu.errors import ExportError
 
 _TAIL: Final = r"| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 _WORDS: Final = r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+"
-_UPPER: Final = r"[\p{Lu}\p{Lt}\p{Lm}\p{Lo}\p{M}]"
-_LOWER: Final = r"[\p{Ll}\p{Lm}\p{Lo}\p{M}]"
 
 QWEN2_PATTERN: Final = rf"{_WORDS}|\p{{N}}{_TAIL}"
 LLAMA3_PATTERN: Final = rf"{_WORDS}|\p{{N}}{{1,3}}{_TAIL}"
-TEKKEN_PATTERN: Final = (
-    rf"[^\r\n\p{{L}}\p{{N}}]?{_UPPER}*{_LOWER}+|[^\r\n\p{{L}}\p{{N}}]?{_UPPER}+{_LOWER}*|\p{{N}}"
-    r"| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\r\n]+|\s+(?!\S)|\s+"
-)
 
+# Not here although llama.cpp has a name for it: Mistral's tekken, whose pattern llama.cpp can only approximate (it cuts
+# Hindi and Thai differently, as the agreement check finds).
 # What a pre-tokenizer does, as a list of steps: ("split", pattern), ("digits",), ("bytes", with GPT-2's pattern?).
 _Steps = tuple[tuple[str, ...], ...]
 _KNOWN: Final[Mapping[_Steps, str]] = {
@@ -33,7 +29,6 @@ _KNOWN: Final[Mapping[_Steps, str]] = {
     (("digits",), ("bytes", "gpt2")): "smollm",  # SmolLM, SmolLM2
     (("split", QWEN2_PATTERN), ("bytes", "")): "qwen2",  # Qwen2, Qwen2.5, Qwen3, DeepSeek-R1-Distill-Qwen
     (("split", LLAMA3_PATTERN), ("bytes", "")): "llama-bpe",  # Llama 3, DeepSeek-R1-Distill-Llama
-    (("split", TEKKEN_PATTERN), ("bytes", "")): "tekken",  # Mistral Nemo
 }
 
 

@@ -14,7 +14,7 @@ from typing import Final
 from danlu.errors import ModelError
 from danlu.models.architecture import Architecture, read_architecture
 from danlu.models.corpus import CORPUS
-from danlu.models.load import first_line, load_tokenizer
+from danlu.models.load import first_line, load_tokenizer, quiet_transformers
 from danlu.models.safetensors_stream import TensorSpec, read_header
 
 PICKLE_SUFFIXES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
@@ -148,7 +148,8 @@ def _own_class_agrees(folder: Path, expected: list[list[int]]) -> bool:
     from transformers import AutoTokenizer
 
     try:
-        tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+        with quiet_transformers():
+            tokenizer = AutoTokenizer.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
     except (ValueError, OSError, ImportError, KeyError, AttributeError, TypeError):
         return False
     ids = [list(tokenizer.encode(text, add_special_tokens=False)) for text in CORPUS]

@@ -47,7 +47,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
     from transformers import PreTrainedTokenizerFast
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
     except (ValueError, OSError, json.JSONDecodeError) as error:
         raise ModelError("models.tokenizer_damaged", str(folder), reason=first_line(error)) from error
@@ -75,7 +75,7 @@ def load_model(folder: Path, dtype: Dtype | str, attn: Attention | str | None = 
     from transformers import AutoModelForCausalLM
 
     try:
-        with _quiet_transformers():
+        with quiet_transformers():
             model: PreTrainedModel = AutoModelForCausalLM.from_pretrained(
                 str(folder),
                 dtype=getattr(torch, dtype),
@@ -103,7 +103,7 @@ def first_line(error: BaseException) -> str:
 
 
 @contextlib.contextmanager
-def _quiet_transformers() -> Iterator[None]:
+def quiet_transformers() -> Iterator[None]:
     """Silence the progress bars and advice of transformers; Danlu says what matters itself."""
     from transformers.utils import logging as transformers_logging
 

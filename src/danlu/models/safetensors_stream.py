@@ -6,6 +6,7 @@ Layout: the safetensors format (8-byte length, JSON header, data); readers stay 
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import math
@@ -107,8 +108,10 @@ class SafetensorsWriter:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(self, *_: object) -> None:
-        self._file.close()
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        # Closing tries to write what the full disk refused; the first error is the one to tell.
+        with contextlib.suppress(OSError) if kind is not None else disk_errors(self.path):
+            self._file.close()
 
 
 def read_header(path: Path) -> Mapping[str, TensorSpec]:

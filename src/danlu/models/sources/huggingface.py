@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from danlu.errors import DownloadError
-from danlu.files import require_free
+from danlu.files import require_free, sha256_of
 from danlu.models.catalogue import CatalogueEntry
 from danlu.models.load import first_line
 from danlu.models.sources.base import (
@@ -71,8 +71,10 @@ class HuggingFace:
             raise DownloadError(
                 "models.source_failed", repo, source="Hugging Face", reason=first_line(error)
             ) from error
+        report(Progress("check", self.name))
+        hashes = _check_hashes(Path(snapshot), repo, info)
         link_files(Path(snapshot), folder, list(sizes))
-        return Origin(f"hf:{repo}", info.sha)
+        return Origin(f"hf:{repo}", info.sha, hashes)
 
     def _info(self, entry: CatalogueEntry, timeout: float) -> ModelInfo:
         """Return the model's page.
@@ -88,6 +90,27 @@ class HuggingFace:
             return HfApi().model_info(repo, timeout=timeout, files_metadata=True)
         except _hub_errors() as error:
             raise SourceUnavailable(first_line(error)) from error
+
+
+def _check_hashes(snapshot: Path, repo: str, info: ModelInfo) -> dict[str, str]:
+    """Compare the large files with the hashes that the hub names, and throw away what differs.
+
+    Returns:
+        The hashes by file name.
+
+    Raises:
+        DownloadError: a file differs.
+    """
+    hashes: dict[str, str] = {}
+    for item in info.siblings or ():
+        if item.lfs is None or not is_wanted(item.rfilename):
+            continue
+        path = snapshot / item.rfilename
+        hashes[item.rfilename] = sha256_of(path)
+        if hashes[item.rfilename] != item.lfs.sha256:
+            path.resolve().unlink()
+            raise DownloadError("models.hash_differs", item.rfilename, package=repo)
+    return hashes
 
 
 def _hub_errors() -> tuple[type[Exception], ...]:

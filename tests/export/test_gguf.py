@@ -1,0 +1,209 @@
+"""GGUF files of tiny random models: llama.cpp loads them and says what transformers says, or the export fails."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from peft import LoraConfig
+from safetensors.torch import load_file
+
+from danlu.errors import ExportError, ModelError
+from danlu.export import gguf_families, gguf_vocabulary
+from danlu.export.agreement import check_agreement, divergence
+from danlu.export.gguf_export import write_gguf
+from danlu.export.pre_tokenizers import recognise
+from danlu.export.reference import TransformersReference
+from danlu.models.chat_format import ChatFormat
+from danlu.models.gguf_file import read_gguf
+from danlu.models.gguf_import import restore_rotary_rows
+from tests.export.test_merge import LINEAR, write_adapter
+from tests.export.tokenizers import SIZE, family_tokenizer
+from tests.tiny import tiny_config, tiny_model
+
+QUESTIONS = ("Hello?", "你好")
+ROWS = SIZE + 24  # the embedding has rows that no token uses
+
+
+def write_model(folder, family, kind, *, tied=True, bos=False):
+    tiny_model(family, tied=tied, vocab=ROWS).save_pretrained(folder)
+    family_tokenizer(kind, bos=bos).save_pretrained(folder)
+    return folder
+
+
+def agreement_of(path, base, adapter, quant):
+    return check_agreement(
+        path, ChatFormat.load(base), lambda: TransformersReference.load(base, adapter), quant, QUESTIONS
+    )
+
+
+@pytest.mark.parametrize(
+    ("family", "kind", "tied", "quant", "bos"),
+    [
+        ("llama", "llama-bpe", True, "f32", True),
+        ("llama", "smollm", False, "f16", False),
+        ("qwen2", "qwen2", True, "f32", False),
+        ("qwen2", "qwen2", False, "bf16", False),
+        ("qwen3", "qwen2", True, "f32", False),
+        ("mistral", "llama-bpe", False, "f32", False),
+        ("qwen3", "gpt-2", False, "q8_0", False),
+    ],
+)
+def test_llama_cpp_says_what_transformers_says(tmp_path, family, kind, tied, quant, bos):
+    base = write_model(tmp_path / "base", family, kind, tied=tied, bos=bos)
+    adapter = write_adapter(tmp_path / "adapter", base, LoraConfig(r=4, lora_alpha=8, target_modules=LINEAR))
+    written = write_gguf(base, adapter, base, tmp_path / "model.gguf", quant)
+    agreement = agreement_of(written.path, base, adapter, quant)
+    assert agreement.token_ids == 1.0
+    if quant in {"f32", "f16"}:
+        assert agreement.kl < 1e-4
+        assert agreement.greedy == 1.0
+    gguf = read_gguf(written.path)
+    assert gguf.text("tokenizer.ggml.pre") == kind
+    assert gguf.metadata["tokenizer.ggml.add_bos_token"] is bos
+    assert ("output.weight" in gguf.tensors) is not tied
+    assert gguf.text("tokenizer.chat_template") == family_tokenizer(kind).chat_template
+
+
+def test_llama_3_s_stretched_positions_agree(tmp_path):
+    config = tiny_config("llama", vocab=ROWS)
+    scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+    config.rope_parameters = {**scaling, "original_max_position_embeddings": 16, "rope_theta": 10_000.0}
+    from transformers import AutoModelForCausalLM
+
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            if "norm" not in name:
+                weight.normal_(0, 0.08)
+    model.save_pretrained(tmp_path / "base")
+    family_tokenizer("llama-bpe").save_pretrained(tmp_path / "base")
+    written = write_gguf(tmp_path / "base", None, tmp_path / "base", tmp_path / "model.gguf", "f32")
+    assert "rope_freqs.weight" in read_gguf(written.path).tensors
+    assert agreement_of(written.path, tmp_path / "base", None, "f32").kl < 1e-4
+
+
+def test_a_base_whose_rows_are_not_put_in_order_is_not_published(tmp_path, monkeypatch):
+    base = write_model(tmp_path / "base", "llama", "llama-bpe")
+    monkeypatch.setattr(gguf_families, "pair_rotary_rows", lambda weight, heads: weight)
+    written = write_gguf(base, None, base, tmp_path / "model.gguf", "f32")
+    with pytest.raises(ExportError) as caught:
+        agreement_of(written.path, base, None, "f32")
+    assert caught.value.key == "export.disagrees"
+
+
+def test_an_adapter_that_was_left_out_is_found_out_even_in_eight_bits(tmp_path):
+    base = write_model(tmp_path / "base", "qwen2", "qwen2")
+    adapter = write_adapter(tmp_path / "adapter", base, LoraConfig(r=4, lora_alpha=32, target_modules=LINEAR))
+    written = write_gguf(base, None, base, tmp_path / "model.gguf", "q8_0")
+    with pytest.raises(ExportError) as caught:
+        agreement_of(written.path, base, adapter, "q8_0")
+    assert caught.value.key == "export.disagrees"
+
+
+def test_a_wrong_pre_tokenizer_is_found_out(tmp_path, monkeypatch):
+    base = write_model(tmp_path / "base", "qwen2", "llama-bpe")
+    monkeypatch.setattr(gguf_vocabulary, "recognise", lambda content, where: "qwen2")
+    written = write_gguf(base, None, base, tmp_path / "model.gguf", "f32")
+    with pytest.raises(ExportError) as caught:
+        agreement_of(written.path, base, None, "f32")
+    assert caught.value.key == "export.tokens_disagree"
+
+
+def test_an_end_that_llama_cpp_does_not_know_is_found_out(tmp_path, monkeypatch):
+    base = write_model(tmp_path / "base", "qwen2", "qwen2")
+    (base / "generation_config.json").write_text(json.dumps({"eos_token_id": [2, 300, 301]}), "utf-8")
+    written = write_gguf(base, None, base, tmp_path / "model.gguf", "f32")
+    with pytest.raises(ExportError) as caught:
+        agreement_of(written.path, base, None, "f32")
+    assert caught.value.key == "export.end_not_known"
+
+
+def test_a_file_that_llama_cpp_cannot_load_is_an_error_for_people(tmp_path):
+    base = write_model(tmp_path / "base", "qwen2", "qwen2")
+    (tmp_path / "model.gguf").write_bytes(b"GGUF" + bytes(100))
+    with pytest.raises(ExportError) as caught:
+        agreement_of(tmp_path / "model.gguf", base, None, "f32")
+    assert caught.value.key == "export.engine_refused"
+
+
+def test_weights_come_back_as_they_were(tmp_path):
+    base = write_model(tmp_path / "base", "llama", "smollm")
+    original = load_file(base / "model.safetensors")
+    exact = read_gguf(write_gguf(base, None, base, tmp_path / "exact.gguf", "f32").path)
+    name = "model.layers.1.self_attn.k_proj.weight"
+    assert np.array_equal(restore_rotary_rows(exact.floats("blk.1.attn_k.weight"), 2), original[name].numpy())
+    for quant, levels in (("q8_0", 127), ("q4_0", 8)):
+        file = read_gguf(write_gguf(base, None, base, tmp_path / f"{quant}.gguf", quant).path)
+        blocks = original["model.layers.0.mlp.up_proj.weight"].numpy().reshape(-1, 32)
+        error = np.abs(file.floats("blk.0.ffn_up.weight").reshape(-1, 32) - blocks).max(axis=1)
+        # Half a step and what the scale loses in float16; Q4_0 has one level less on one side, a whole step there.
+        assert (error <= np.abs(blocks).max(axis=1) / levels * (0.6 if quant == "q8_0" else 1.05)).all()
+
+
+def test_rows_that_do_not_divide_into_blocks_stay_in_16_bits_and_are_counted(tmp_path):
+    config = tiny_config("qwen2", vocab=ROWS)
+    config.intermediate_size = 120
+    from transformers import AutoModelForCausalLM
+
+    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path / "base")
+    family_tokenizer("qwen2").save_pretrained(tmp_path / "base")
+    written = write_gguf(tmp_path / "base", None, tmp_path / "base", tmp_path / "model.gguf", "q8_0")
+    assert written.kept_f16 == 2
+    types = {name: tensor.type.name for name, tensor in read_gguf(written.path).tensors.items()}
+    assert types["blk.0.ffn_down.weight"] == "F16"
+    assert types["blk.0.ffn_up.weight"] == "Q8_0"
+    assert types["blk.0.attn_q.bias"] == "F32"
+
+
+def test_a_large_vocabulary_is_padded_to_the_rows_of_the_embedding(tmp_path):
+    tiny_model("qwen2", vocab=151_936).save_pretrained(tmp_path / "base")
+    family_tokenizer("qwen2").save_pretrained(tmp_path / "base")
+    path = write_gguf(tmp_path / "base", None, tmp_path / "base", tmp_path / "model.gguf", "q8_0").path
+    gguf = read_gguf(path)
+    types = gguf.integers("tokenizer.ggml.token_type")
+    assert len(types) == 151_936
+    assert types[:3] == [3, 3, 3]
+    assert types[SIZE] == 4
+    assert types[SIZE + 1] == types[-1] == 5
+
+
+def test_an_unknown_pre_tokenizer_or_normalizer_is_refused_by_name(tmp_path):
+    base = write_model(tmp_path / "base", "qwen2", "qwen2")
+    content = json.loads((base / "tokenizer.json").read_text("utf-8"))
+    assert recognise(content, "x") == "qwen2"
+    content["pre_tokenizer"]["pretokenizers"][0]["pattern"]["Regex"] = r"\w+|\s+"
+    with pytest.raises(ExportError) as caught:
+        recognise(content, "x")
+    assert caught.value.key == "export.pre_tokenizer_unknown"
+    assert r"\w+|\s+" in caught.value.message("en")
+    content["normalizer"] = {"type": "Lowercase"}
+    with pytest.raises(ExportError) as caught:
+        recognise(content, "x")
+    assert caught.value.key == "export.normalizer_unknown"
+
+
+def test_what_gguf_cannot_say_is_refused(tmp_path):
+    base = write_model(tmp_path / "base", "qwen2", "qwen2")
+    with pytest.raises(ModelError):
+        write_gguf(tmp_path / "none", None, base, tmp_path / "x.gguf")
+    small = tmp_path / "small"
+    tiny_model("qwen2", vocab=64).save_pretrained(small)
+    with pytest.raises(ExportError) as caught:
+        write_gguf(small, None, base, tmp_path / "x.gguf")
+    assert caught.value.key == "export.tokenizer_too_large"
+
+
+def test_the_divergence_over_candidates_is_a_lower_bound_and_zero_for_equals():
+    rng = np.random.default_rng(0)
+    p = np.log(rng.dirichlet(np.ones(50)))
+    q = np.log(rng.dirichlet(np.ones(50)))
+    exact = float(np.sum(np.exp(p) * (p - q)))
+    best = np.argsort(-q)[:20]
+    found = divergence(p, [(int(index), float(q[index])) for index in best])
+    assert 0 < found <= exact
+    assert divergence(q, [(int(index), float(q[index])) for index in best]) == pytest.approx(0, abs=1e-9)
+    assert divergence(p, [(index, float(q[index])) for index in range(50)]) == pytest.approx(exact, rel=1e-3)
