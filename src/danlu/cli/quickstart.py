@@ -28,7 +28,7 @@ from danlu.recipe import Recipe, with_absolute_paths
 from danlu.samples import sample_path
 from danlu.settings import Home
 
-_STAGES = ("model", "data", "plan", "train", "eval", "export")
+_STAGES = ("model", "data", "train", "eval", "export")
 _SHOWN = 4
 _SUGGESTED = 4
 
