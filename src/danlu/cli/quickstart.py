@@ -25,7 +25,7 @@ from danlu.jobs.runs import RunFolder, Runs
 from danlu.models.catalogue import starter
 from danlu.models.versions import ModelVersion, list_versions, load_version
 from danlu.recipe import Recipe, with_absolute_paths
-from danlu.samples import sample_path
+from danlu.samples import PERSONA_NAME, sample_path
 from danlu.settings import Home
 
 _STAGES = ("model", "data", "train", "eval", "export")
@@ -92,8 +92,8 @@ def quickstart(
     console.print(t("cli.report_at", path=Runs(folder).get(version.run).path / "report.html"))
     with Store.open(folder, settings.database_url) as store:
         suggestions = [item.question for item in proof.probes.items if item.passed_after][:_SUGGESTED]
-        greeting = t("cli.greeting", name=version.name)
-        ensure_assistant(store, version, version.name, greeting, suggestions)
+        name = PERSONA_NAME if data is None else version.name
+        ensure_assistant(store, version, name, t("cli.greeting", name=name), suggestions)
     if not no_serve:
         run_until_stopped(settings, "127.0.0.1", port, open_browser=True)
         return

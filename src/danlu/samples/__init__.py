@@ -15,6 +15,10 @@ from __future__ import annotations
 
 from importlib.resources import files
 from pathlib import Path
+from typing import Final
+
+PERSONA_NAME: Final = "Mochi"
+"""Who speaks in ``persona.json``: the name of the assistant that is made of it."""
 
 
 def sample_path(name: str) -> Path:
