@@ -130,3 +130,10 @@ def test_the_verdict_says_what_was_asked_and_how_it_went():
 
 def test_a_proof_survives_json():
     assert Proof.model_validate_json(proof().model_dump_json()) == proof()
+
+
+def test_a_model_that_moved_far_is_not_said_to_fare_as_before():
+    general = GeneralProof(n=12, loss_before=1.34, loss_after=0.87, kl=1.15)
+    verdict = proof().model_copy(update={"general": general}).verdict("en")
+    assert "changed a lot (KL 1.15" in verdict
+    assert "as before" not in verdict

@@ -8,6 +8,9 @@ from danlu.i18n import Language, t
 
 # A rise of the general loss by more than this is worth a warning (proposal in the research notes: +5 %).
 FORGETTING_WARN = 0.05
+# From here on the model answers general questions visibly differently, even where the reference answers have become
+# no less likely (own rule: half a nat a token; a ten-row persona on 135 M parameters measured 1.15).
+MOVED_WARN = 0.5
 
 
 class HeldoutProof(BaseModel):
@@ -85,6 +88,10 @@ class Proof(BaseModel):
                 t("evaluation.verdict_heldout", lang, before=self.heldout.loss_before, after=self.heldout.loss_after)
             )
         rise = self.general.loss_after / self.general.loss_before - 1
-        key = "evaluation.verdict_forgot" if rise > FORGETTING_WARN else "evaluation.verdict_kept"
-        parts.append(t(key, lang, rise=rise))
+        if rise > FORGETTING_WARN:
+            parts.append(t("evaluation.verdict_forgot", lang, rise=rise))
+        elif self.general.kl > MOVED_WARN:
+            parts.append(t("evaluation.verdict_moved", lang, kl=self.general.kl, rise=rise))
+        else:
+            parts.append(t("evaluation.verdict_kept", lang, rise=rise))
         return " ".join(parts)
