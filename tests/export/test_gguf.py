@@ -9,6 +9,8 @@ import pytest
 import torch
 from peft import LoraConfig
 from safetensors.torch import load_file
+from transformers import AutoModelForCausalLM
+from transformers.models.gemma3 import Gemma3TextConfig
 
 from danlu.errors import ExportError, ModelError
 from danlu.export import gguf_families, gguf_vocabulary
@@ -20,10 +22,25 @@ from danlu.models.chat_format import ChatFormat
 from danlu.models.gguf_file import read_gguf
 from danlu.models.gguf_import import restore_rotary_rows
 from tests.export.test_merge import LINEAR, write_adapter
-from tests.export.tokenizers import SIZE, family_tokenizer
+from tests.export.tokenizers import SIZE, family_tokenizer, sentencepiece_tokenizer
 from tests.tiny import tiny_config, tiny_model
 
 QUESTIONS = ("Hello?", "你好")
+GEMMA = {
+    "vocab_size": 928,
+    "hidden_size": 64,
+    "intermediate_size": 128,
+    "num_hidden_layers": 6,
+    "num_attention_heads": 4,
+    "num_key_value_heads": 2,
+    "head_dim": 32,
+    "query_pre_attn_scalar": 32,
+    "max_position_embeddings": 512,
+    "sliding_window": 16,
+    "bos_token_id": 1,
+    "eos_token_id": 2,
+    "pad_token_id": 0,
+}
 ROWS = SIZE + 24  # the embedding has rows that no token uses
 
 
@@ -31,6 +48,16 @@ def write_model(folder, family, kind, *, tied=True, bos=False):
     tiny_model(family, tied=tied, vocab=ROWS).save_pretrained(folder)
     family_tokenizer(kind, bos=bos).save_pretrained(folder)
     return folder
+
+
+def write_random(folder, config):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
+    with torch.no_grad():
+        for name, weight in model.named_parameters():
+            # Large enough for attention to depend on positions.
+            weight.normal_(0, 0.3) if "embed" in name or "norm" not in name else weight.uniform_(0.5, 1.5)
+    model.save_pretrained(folder)
 
 
 def agreement_of(path, base, adapter, quant):
@@ -67,23 +94,48 @@ def test_llama_cpp_says_what_transformers_says(tmp_path, family, kind, tied, qua
     assert gguf.text("tokenizer.chat_template") == family_tokenizer(kind).chat_template
 
 
-def test_llama_3_s_stretched_positions_agree(tmp_path):
+@pytest.mark.parametrize(("family", "prefix"), [("mistral", True), ("llama", False), ("gemma3_text", False)])
+def test_tokenizers_with_byte_fallback_agree_too(tmp_path, family, prefix):
+    base = tmp_path / "base"
+    if family == "gemma3_text":
+        # Six layers: the last one attends to everything, the others to a window smaller than the prompts.
+        write_random(base, Gemma3TextConfig(**GEMMA))
+    else:
+        tiny_model(family, tied=False, vocab=928).save_pretrained(base)
+    sentencepiece_tokenizer(prefix=prefix).save_pretrained(base)
+    written = write_gguf(base, None, base, tmp_path / "model.gguf", "f32")
+    agreement = agreement_of(written.path, base, None, "f32")
+    assert (agreement.token_ids, agreement.greedy) == (1.0, 1.0)
+    assert agreement.kl < 1e-4
+    assert read_gguf(written.path).metadata["tokenizer.ggml.add_space_prefix"] is prefix
+
+
+def stretched():
     config = tiny_config("llama", vocab=ROWS)
     scaling = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
     config.rope_parameters = {**scaling, "original_max_position_embeddings": 16, "rope_theta": 10_000.0}
-    from transformers import AutoModelForCausalLM
+    return config
 
-    torch.manual_seed(0)
-    model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
-    with torch.no_grad():
-        for name, weight in model.named_parameters():
-            if "norm" not in name:
-                weight.normal_(0, 0.08)
-    model.save_pretrained(tmp_path / "base")
+
+def test_llama_3_s_stretched_positions_agree(tmp_path):
+    write_random(tmp_path / "base", stretched())
     family_tokenizer("llama-bpe").save_pretrained(tmp_path / "base")
     written = write_gguf(tmp_path / "base", None, tmp_path / "base", tmp_path / "model.gguf", "f32")
     assert "rope_freqs.weight" in read_gguf(written.path).tensors
     assert agreement_of(written.path, tmp_path / "base", None, "f32").kl < 1e-4
+
+
+@pytest.mark.parametrize(("part", "family"), [("rope_factors", "llama"), ("convert", "gemma3_text")])
+def test_the_check_notices_when_a_family_s_own_rule_is_left_out(tmp_path, monkeypatch, part, family):
+    config = stretched() if family == "llama" else Gemma3TextConfig(**GEMMA)
+    write_random(tmp_path / "base", config)
+    family_tokenizer("llama-bpe").save_pretrained(tmp_path / "base")
+    left_out = {"rope_factors": lambda self: None, "convert": lambda self, name, tensor: tensor}[part]
+    monkeypatch.setattr(gguf_families.Family, part, left_out)
+    written = write_gguf(tmp_path / "base", None, tmp_path / "base", tmp_path / "model.gguf", "f32")
+    with pytest.raises(ExportError) as caught:
+        agreement_of(written.path, tmp_path / "base", None, "f32")
+    assert caught.value.key == "export.disagrees"
 
 
 def test_a_base_whose_rows_are_not_put_in_order_is_not_published(tmp_path, monkeypatch):
@@ -147,8 +199,6 @@ def test_weights_come_back_as_they_were(tmp_path):
 def test_rows_that_do_not_divide_into_blocks_stay_in_16_bits_and_are_counted(tmp_path):
     config = tiny_config("qwen2", vocab=ROWS)
     config.intermediate_size = 120
-    from transformers import AutoModelForCausalLM
-
     AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(tmp_path / "base")
     family_tokenizer("qwen2").save_pretrained(tmp_path / "base")
     written = write_gguf(tmp_path / "base", None, tmp_path / "base", tmp_path / "model.gguf", "q8_0")
