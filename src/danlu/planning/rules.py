@@ -27,7 +27,7 @@ _PARAMETERS_PER_RANK: Final = 3_600  # a lower bound: 7 matrices a layer, (in + 
 _RANKS: Final = (16, 32, 64, 128)
 _MEMORY_SHARE: Final = 0.6
 _VALUES_PER_TOKEN: Final = 40
-_MOST_TOKENS: Final = 1024
+_MOST_TOKENS: Final = 512
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def early_stopping(data: DataFacts) -> Choice:
 
 
 def token_budget(data: DataFacts, machine: Machine, model: ModelFacts) -> Choice:
-    """As many tokens at once as memory allows, at most 1,024: matrix products on a CPU are no faster beyond.
+    """As many tokens at once as memory allows, at most 512: matrix products on a CPU are no faster beyond.
 
     A token's activations take about 40 fp32 values of the model's width in each layer (measured on SmolLM2-135M with
     rank 16: 2.5 to 2.8 MB a token), which is used until the run's own measurement replaces it.
