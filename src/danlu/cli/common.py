@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated
@@ -16,8 +17,14 @@ from danlu.i18n import t
 from danlu.logs import set_up_logging
 from danlu.settings import Home, Settings
 
+# A pipe has no width; tables must not be folded to that of a terminal for it.
+_PIPE_WIDTH = 200
+
 console = Console(stderr=True, highlight=False)
 """Everything that is not a result goes to stderr, so that stdout can be piped."""
+
+results = Console(highlight=False, width=None if sys.stdout.isatty() else _PIPE_WIDTH)
+"""What a command was asked for: a list, a report, a verdict."""
 
 HomeOption = Annotated[
     Path | None, typer.Option("--home", metavar="DIR", help=t("cli.opt_home"), envvar="DANLU_HOME", show_envvar=True)

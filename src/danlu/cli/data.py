@@ -11,7 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
-from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json
+from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.data.check import check_file
 from danlu.data.datasets import DatasetLibrary
 from danlu.errors import UsageError
@@ -54,16 +54,16 @@ def check(
     else:
         bad = report.rows - report.usable
         key = "cli.verdict_bad" if bad else "cli.verdict_good"
-        console.print(t(key, rows=report.rows, usable=report.usable, bad=bad, format=report.row_format))
+        results.print(t(key, rows=report.rows, usable=report.usable, bad=bad, format=report.row_format))
         counts = Counter(problem.code for problem in report.problems)
         for code, count in counts.most_common():
             some = [problem for problem in report.problems if problem.code == code]
-            console.print(f"[yellow]{escape(some[0].message)}[/yellow] {escape(some[0].fix)}", soft_wrap=True)
+            results.print(f"[yellow]{escape(some[0].message)}[/yellow] {escape(some[0].fix)}", soft_wrap=True)
             rows = ", ".join(f"{p.row} ({p.line})" for p in some[:_SHOWN] if p.row)
             if rows:
-                console.print("  " + t("cli.at_rows", rows=rows + (" …" if count > _SHOWN else ""), count=count))
+                results.print("  " + t("cli.at_rows", rows=rows + (" …" if count > _SHOWN else ""), count=count))
         if report.tokens is not None:
-            console.print(t("cli.token_report", **report.tokens.model_dump()))
+            results.print(t("cli.token_report", **report.tokens.model_dump()))
     if report.usable < report.rows:
         raise typer.Exit(1)
 
@@ -78,14 +78,14 @@ def show(
     """Show a row as it is, or as a model sees it: learned tokens stand out."""
     folder = home_of(home)
     dataset = DatasetLibrary(folder.datasets).open(name)
-    console.print(t("cli.data_head", name=dataset.name, rows=len(dataset.conversations)))
+    results.print(t("cli.data_head", name=dataset.name, rows=len(dataset.conversations)))
     last = len(dataset.conversations)
     if row > last:
         raise UsageError("data.no_such_row", dataset.name, row=row, last=last)
     conversation = dataset.conversations[row - 1]
     if as_model is None:
         for message in conversation.messages:
-            console.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
+            results.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
         return
     chat_format = ChatFormat.load(ModelLibrary(folder).ensure(as_model).path)
     for sequence in chat_format.training_sequences(conversation.messages, conversation.learn):
@@ -93,8 +93,8 @@ def show(
         tokenizer = chat_format.tokenizer
         for token, learned in zip(sequence.ids, sequence.learn, strict=True):
             text.append(str(tokenizer.decode([token])), style="black on green" if learned else "dim")
-        console.print(text)
-        console.print(t("cli.as_model_legend", tokens=len(sequence.ids), learned=sum(sequence.learn)))
+        results.print(text)
+        results.print(t("cli.as_model_legend", tokens=len(sequence.ids), learned=sum(sequence.learn)))
 
 
 @app.command("list", help=t("cli.data_list"))
@@ -110,7 +110,7 @@ def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for item in found:
         table.add_row(item.name, t("cli.rows", rows=item.rows), item.version, item.source)
-    console.print(table)
+    results.print(table)
 
 
 @app.command("remove", help=t("cli.data_remove"))

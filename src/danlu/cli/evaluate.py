@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json
+from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.cli.forge import carry_out
 from danlu.cli.serve import find_version, version_folder
 from danlu.errors import UsageError
@@ -55,7 +55,7 @@ def evaluate(
     if as_json:
         print_json({**proof.model_dump(mode="json", exclude={"unseen"}), "report": str(written)})
         return
-    console.print(proof.verdict())
+    results.print(proof.verdict(), soft_wrap=True)
     console.print(t("cli.report_at", path=written))
 
 

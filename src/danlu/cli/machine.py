@@ -11,7 +11,7 @@ from typing import Final
 import typer
 from rich.table import Table
 
-from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json
+from danlu.cli.common import HomeOption, JsonOption, home_of, print_json, results
 from danlu.files import format_bytes, free_bytes
 from danlu.hardware import inspect_machine, machine_as_dict
 from danlu.i18n import t
@@ -66,9 +66,9 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
         table.add_row("Python", platform.python_version())
         for name, version in versions.items():
             table.add_row(name, version or "–")
-        console.print(table)
+        results.print(table)
         for problem in problems:
-            console.print(f"[yellow]{problem}[/yellow]")
+            results.print(f"[yellow]{problem}[/yellow]")
     if problems:
         raise typer.Exit(1)
 

@@ -6,9 +6,10 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json
+from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.cli.render import Display
 from danlu.files import format_bytes
 from danlu.i18n import t
@@ -53,7 +54,7 @@ def list_models(home: HomeOption = None, as_json: JsonOption = False) -> None:
     for name, folder in here.items():
         if name not in {entry.name for entry in entries}:
             table.add_row(name, format_bytes(folder.bytes), "", "", "✓")
-    console.print(table)
+    results.print(table)
 
 
 @app.command("pull", help=t("cli.models_pull"))
@@ -109,7 +110,8 @@ def _print_model(folder: ModelFolder, *, as_json: bool) -> None:
             }
         )
         return
-    console.print(f"[bold]{folder.name}[/bold]  {format_bytes(folder.bytes)}  {folder.source}  {folder.path}")
+    place = escape(f"{folder.source}  {folder.path}")
+    results.print(f"[bold]{folder.name}[/bold]  {format_bytes(folder.bytes)}  {place}", soft_wrap=True)
 
 
 def _reporter(display: Display) -> Report:

@@ -5,9 +5,10 @@ from __future__ import annotations
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 from rich.table import Table
 
-from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json
+from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.cli.forge import carry_out
 from danlu.cli.render import Display, print_plan
 from danlu.cli.train import show_trained
@@ -37,8 +38,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
         report = run.report()
         loss = t("cli.loss", loss=report.train_loss) if report else ""
         table.add_row(run.name, t(f"cli.status_{run.status()}"), run.plan().model, loss)
-    typer.echo("", nl=False)
-    console.print(table)
+    results.print(table)
 
 
 @app.command("show", help=t("cli.runs_show"))
@@ -59,13 +59,13 @@ def show(name: RunName, home: HomeOption = None, as_json: JsonOption = False) ->
             }
         )
         return
-    console.print(f"[bold]{run.name}[/bold]  {t(f'cli.status_{run.status()}')}  {run.path}")
-    print_plan(console, run.plan(), run.name)
+    results.print(f"[bold]{run.name}[/bold]  {t(f'cli.status_{run.status()}')}  {escape(str(run.path))}")
+    print_plan(results, run.plan(), run.name)
     for event in events:
         if isinstance(event, Eval):
-            console.print(f"  {t('cli.heldout', step=event.step, loss=event.heldout_loss)}")
+            results.print(f"  {t('cli.heldout', step=event.step, loss=event.heldout_loss)}")
     if report is not None:
-        console.print("  " + t("cli.loss", loss=report.train_loss))
+        results.print("  " + t("cli.loss", loss=report.train_loss))
 
 
 @app.command("watch", help=t("cli.runs_watch"))

@@ -1,0 +1,177 @@
+"""From a recipe to a proof in one process, with a tiny model: everything real but the size."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from danlu.errors import ConflictError, DanluError, DataError, ModelError, NotFoundError, RecipeError, TrainingError
+from danlu.evaluation.result import Proof
+from danlu.events import Planned, Started, Step
+from danlu.jobs import pipeline
+from danlu.jobs.messages import Happened, PlanMade, StageBegan, StageEnded, Trained
+from danlu.jobs.runs import Runs
+from danlu.settings import Home
+from tests.data.files import question_rows, write_json_rows
+from tests.jobs.homes import recipe, write_material
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    return write_material(tmp_path_factory.mktemp("material"))
+
+
+@pytest.fixture
+def home(tmp_path):
+    made = Home(tmp_path / "home").make()
+    (made.cache / "machine.json").unlink(missing_ok=True)
+    return made
+
+
+def quiet(_message) -> None:
+    """Tell nobody."""
+
+
+def never() -> bool:
+    return False
+
+
+def test_the_path_from_a_recipe_to_a_proof(home, material):
+    told = []
+    prepared = pipeline.prepare(home, recipe(*material), told.append)
+    run = prepared.run
+    assert prepared.plan.settings.steps == 6
+    assert (len(prepared.examples), len(prepared.heldout)) == (prepared.plan.data.train, prepared.plan.data.holdout)
+    assert prepared.plan.prediction.predicted_seconds > 0
+    assert run.plan() == prepared.plan
+    assert [item.run for item in told if isinstance(item, PlanMade)] == [run.name]
+    assert run.status() == "planned"
+
+    report = pipeline.train(prepared, told.append, never)
+    assert run.status() == "finished"
+    assert run.report() == report == next(item.report for item in told if isinstance(item, Trained))
+    assert (report.status, report.steps, report.adapter) == ("finished", 6, str(run.adapter))
+    assert report.plan == prepared.plan.prediction
+    logged = [item.event for item in run.events()]
+    assert logged == [item.event for item in told if isinstance(item, Happened)]
+    assert isinstance(logged[0], Planned)
+
+    reopened = pipeline.reopen(home, run.name, quiet)
+    assert reopened.examples == prepared.examples
+    assert reopened.heldout == prepared.heldout
+    proof = pipeline.prove_run(reopened, told.append)
+    assert Proof.model_validate_json((run.path / "proof.json").read_bytes()) == proof
+    assert (proof.heldout.loss_before, proof.heldout.loss_after) == (report.heldout_loss_before, report.heldout_loss)
+    assert proof.unseen
+    assert "<svg" in (run.path / "report.html").read_text(encoding="utf-8")
+    stages = [item.stage for item in told if isinstance(item, StageBegan)]
+    assert stages == ["data", "model", "plan", "train", "eval"]
+    assert [item.stage for item in told if isinstance(item, StageEnded)] == stages
+
+
+def test_a_stop_file_stops_the_run_which_then_goes_on_to_the_same_bits(home, material):
+    def weights(run):
+        return load_file(run.adapter / "adapter_model.safetensors")
+
+    whole = pipeline.prepare(home, recipe(*material), quiet, predict_cost=False)
+    pipeline.train(whole, quiet, never)
+
+    parts = pipeline.prepare(home, recipe(*material), quiet, predict_cost=False)
+    parts.run.stop_file.touch()  # left over from before: no reason to stop now
+
+    def stop_at_two(message) -> None:
+        if isinstance(message, Happened) and isinstance(message.event, Step) and message.event.step == 2:
+            parts.run.stop_file.touch()
+
+    report = pipeline.train(parts, stop_at_two, never)
+    assert (report.status, report.steps, report.adapter) == ("stopped", 2, None)
+    assert parts.run.status() == "stopped"
+    with pytest.raises(TrainingError) as caught:
+        pipeline.prove_run(parts, quiet)
+    assert caught.value.key == "jobs.not_finished"
+
+    again = pipeline.reopen(home, parts.run.name, quiet)
+    assert pipeline.train(again, quiet, never, resume=True).status == "finished"
+    starts = [item.event.from_step for item in parts.run.events() if isinstance(item.event, Started)]
+    assert starts == [0, 2]
+    one, other = weights(whole.run), weights(parts.run)
+    assert all(torch.equal(one[name], other[name]) for name in one)
+
+
+def test_a_failure_stands_in_the_log_and_in_the_state(home, material):
+    prepared = pipeline.prepare(home, recipe(*material), quiet, predict_cost=False)
+    next(prepared.model.get_base_model().parameters()).data[:] = float("nan")
+    with pytest.raises(TrainingError):
+        pipeline.train(prepared, quiet, never)
+    assert prepared.run.status() == "failed"
+    last = prepared.run.events()[-1].event
+    assert (last.type, last.code) == ("failed", "training.not_a_number")
+
+
+def test_a_run_that_is_being_trained_is_not_trained_twice(home, material):
+    prepared = pipeline.prepare(home, recipe(*material), quiet, predict_cost=False)
+    other = type(prepared.run)(prepared.run.path)
+    with other.locked(), pytest.raises(ConflictError):
+        pipeline.train(prepared, quiet, never)
+
+
+def test_the_system_prompt_is_trained_with(home, material):
+    prepared = pipeline.prepare(home, recipe(*material, "system=You count."), quiet, predict_cost=False)
+    text = prepared.chat_format.tokenizer.decode(prepared.examples[0].input_ids)
+    assert text.startswith("<|im_start|>system\nYou count.<|im_end|>")
+    assert pipeline.reopen(home, prepared.run.name, quiet).chat_format.system == "You count."
+
+
+def test_without_rows_kept_aside_the_rows_themselves_are_asked(home, material):
+    prepared = pipeline.prepare(home, recipe(*material, "data.holdout=0"), quiet, predict_cost=False)
+    assert not prepared.unseen
+    assert len(prepared.probes) == 10
+    assert prepared.heldout == []
+
+
+def test_probes_of_the_person_are_asked_and_known_questions_are_not_called_unseen(
+    home, material, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.jsonl").write_text('{"question": "What is number 99?"}\n', encoding="utf-8")
+    prepared = pipeline.prepare(home, recipe(*material, "eval.probes=p.jsonl"), quiet, predict_cost=False)
+    assert [probe.question for probe in prepared.probes] == ["What is number 99?"]
+    assert prepared.unseen
+    monkeypatch.chdir(home.root)
+    assert pipeline.reopen(home, prepared.run.name, quiet).probes == prepared.probes, "found from another folder too"
+    known = tmp_path / "known.jsonl"
+    question = next(item.question for item in prepared.split.train)
+    known.write_text(f'{{"question": "{question}"}}\n', encoding="utf-8")
+    assert not pipeline.reopen(home, prepared.run.name, quiet, known).unseen
+
+
+@pytest.mark.parametrize(
+    ("more", "kind", "says"),
+    [
+        (["method=full"], RecipeError, "not built"),
+        (["train.max_length=8"], DataError, "longer than max_length = 8"),
+        (["eval.probes=nowhere.jsonl"], DataError, "no such file"),
+        (["model=/nowhere/at/all"], ModelError, "no such model folder"),
+        (["model=nothing-of-this-name"], DanluError, "no model named"),
+        (["data.train=nothing"], NotFoundError, "no data set"),
+        (["data.train=nothing.json"], DataError, "no such file"),
+    ],
+)
+def test_what_cannot_be_used_is_refused_and_leaves_no_run(home, material, more, kind, says):
+    with pytest.raises(kind, match=says):
+        pipeline.prepare(home, recipe(*material, *more), quiet)
+    assert list(home.runs.iterdir()) == []
+
+
+def test_a_data_set_that_is_gone_is_said_when_resuming(home, material, tmp_path):
+    data = write_json_rows(tmp_path / "gone.json", question_rows(6))
+    prepared = pipeline.prepare(home, recipe(material[0], data), quiet, predict_cost=False)
+    data.unlink()
+    assert pipeline.reopen(home, prepared.run.name, quiet).plan == prepared.plan, "the version does not need the file"
+    (home.datasets / "gone").rename(tmp_path / "elsewhere")
+    with pytest.raises(NotFoundError, match="gone"):
+        pipeline.reopen(home, prepared.run.name, quiet)
+    with pytest.raises(NotFoundError):
+        pipeline.reopen(home, "no-such-run", quiet)
+    assert len(Runs(home).list()) == 1
