@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import sys
 
-import click
 import typer
+from rich.markup import escape
 
 from danlu.cli import data, evaluate, export, machine, models, quickstart, runs, serve, train
 from danlu.cli.common import console
@@ -38,20 +38,23 @@ app.add_typer(runs.app, name="runs", help=t("cli.runs"))
 def run(arguments: list[str] | None = None) -> None:
     """Run the command line and end the process with its exit code."""
     try:
-        code = app(arguments, standalone_mode=False)
+        code = app(arguments, standalone_mode=False, prog_name="danlu")
     except DanluError as error:
         print_error(console, error)
         code = error.exit_code
-    except click.ClickException as error:
-        error.show(file=sys.stderr)
+    except typer.TyperException as error:
+        # Without a text it is the help that was asked for by naming a group alone, and has been printed.
+        if text := " ".join(error.format_message().split()):
+            console.print(f"[red]{t('cli.error')}[/red] {escape(text)} {t('cli.see_help')}", soft_wrap=True)
         code = 2
-    except (KeyboardInterrupt, click.exceptions.Abort):
-        console.print(t("ground.interrupted"))
+    except (KeyboardInterrupt, typer.Abort):
         code = _INTERRUPTED
     except BrokenPipeError:
         # The reader of our output has gone (``danlu runs list | head``): nobody is left to be told.
         sys.stderr.close()
         code = 0
+    if code == _INTERRUPTED:  # typer turns Ctrl-C into this code
+        console.print(t("ground.interrupted"))
     raise SystemExit(code if isinstance(code, int) else 0)
 
 

@@ -1,0 +1,91 @@
+"""``danlu data``: registered, checked, shown, listed, removed; bad files end with one line."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from tests.data.files import ROWS, question_rows, write_json_rows
+
+
+@pytest.fixture
+def rows(tmp_path):
+    return write_json_rows(tmp_path / "rows.json")
+
+
+def test_a_file_is_added_listed_shown_and_removed(danlu, rows):
+    assert "No data sets yet" in danlu("data", "list").err
+    added = danlu("data", "add", rows, "--name", "mochi", "--json").json
+    assert (added["name"], added["rows"]) == ("mochi", 3)
+    assert "mochi" in danlu("data", "list").out
+    assert [item["version"] for item in danlu("data", "list", "--json").json["datasets"]] == [added["version"]]
+    shown = danlu("data", "show", "mochi", "--row", "3").out
+    assert "Be short." in shown
+    assert "茶" in shown
+    danlu("data", "remove", "mochi")
+    assert danlu("data", "list", "--json").json == {"datasets": []}
+    assert "no data set" in danlu("data", "remove", "mochi", expect=1).line
+
+
+def test_a_file_is_shown_as_a_model_sees_it(danlu, rows, material):
+    shown = danlu("data", "show", rows, "--as-model", material[0]).out
+    assert "<|im_start|>user" in shown
+    assert "tokens" in shown
+    assert "no row 9" in danlu("data", "show", rows, "--row", "9", expect=2).line
+
+
+def test_the_check_prints_what_the_interface_promises(danlu, rows, material):
+    checked = danlu("data", "check", rows, "--model", material[0], "--json").json
+    assert {"rows", "usable", "problems", "tokens", "duplicates", "leaks"} <= set(checked)
+    assert set(checked["tokens"]) == {"total", "supervised", "p50", "p95", "max"}
+    assert set(checked["problems"][0]) == {"code", "severity", "row", "line", "field", "message", "fix"}
+    danlu("data", "add", rows, "--name", "mochi")
+    assert danlu("data", "check", "mochi", "--json").json["rows"] == 3
+
+
+def test_rows_that_cannot_be_used_are_listed_and_the_exit_code_says_so(danlu, tmp_path):
+    path = write_json_rows(tmp_path / "bad.json", [*ROWS, {"instruction": "a"}, {"instruction": "b", "output": 5}])
+    report = danlu("data", "check", path, expect=1).out
+    assert "3 of 5 rows can be used, 2 cannot" in report
+    assert "“output” is missing" in report
+    assert "4 (1)" in report
+    assert danlu("data", "check", path, "--json", expect=1).json["usable"] == 3
+    good = write_json_rows(tmp_path / "good.json", question_rows(100))
+    assert "All 100 rows can be used" in danlu("data", "check", good).out
+
+
+@pytest.mark.parametrize(
+    ("content", "says"),
+    [
+        (None, "no such file"),
+        (b"", "The file is empty"),
+        (b"hello", "not valid JSON"),
+        (b'[{"instruction": "a", "output": "b"}\n{}]', "line 2: This is not valid JSON"),
+        (b'{"a": {"b": 1}}', "no instruction and no output; found: a"),
+        (b"[1]", "must be an object"),
+        (b'[{"instruction": "a", "output": ""}]', "row 1 (line 1), field output: "),
+        ('[{"instruction": "你", "output": "好"}]'.encode("gbk"), "looks like GBK"),
+        ('[{"instruction": "你", "output": "好"}]'.encode("utf-16"), "looks like UTF-16"),
+        (json.dumps([{"instruction": "a", "output": "x" * 10_000_000}]).encode(), "10,000,000 characters"),
+    ],
+)
+def test_a_bad_file_ends_with_one_line_and_leaves_nothing(danlu, home, tmp_path, content, says):
+    path = tmp_path / "bad.json"
+    if content is not None:
+        path.write_bytes(content)
+    called = danlu("data", "add", path, "--name", "bad", expect=1)
+    assert says in called.line
+    assert "bad.json" in called.line
+    assert called.out == ""
+    assert list((home / "datasets").iterdir()) == []
+
+
+def test_a_bad_name_is_wrong_usage(danlu, rows):
+    assert "cannot be the name" in danlu("data", "add", rows, "--name", "a/b", expect=2).line
+
+
+def test_a_byte_order_mark_is_accepted(danlu, tmp_path):
+    path = tmp_path / "bom.json"
+    path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROWS).encode())
+    assert danlu("data", "add", path, "--name", "bom", "--json").json["rows"] == 3
