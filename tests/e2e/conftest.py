@@ -46,7 +46,7 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A home that holds the starter model and nothing else; kept between sessions in DANLU_TEST_MODEL_CACHE."""
     kept = os.environ.get("DANLU_TEST_MODEL_CACHE")
     home = Path(kept) if kept else tmp_path_factory.mktemp("starter")
-    pulled = danlu(home, "models", "pull", MODEL, "--json", timeout=900)
+    pulled = danlu(home, "models", "pull", MODEL, "--json", timeout=1500)
     assert pulled.code == 0, pulled.err
     assert pulled.json()["name"] == MODEL
     return home
@@ -56,7 +56,7 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def trained(starter: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
     """The whole path, once."""
     home = put_model(starter, tmp_path_factory.mktemp("trained") / "home")
-    done = danlu(home, "quickstart", "--data", ROWS, "--no-serve", "--json", timeout=900)
+    done = danlu(home, "quickstart", "--data", ROWS, "--no-serve", "--json", timeout=1500)
     assert done.code == 0, done.err
     return Trained(home, done.json(), done.err)
 

@@ -22,7 +22,7 @@ from typing import Any
 import psutil
 
 MODEL = "smollm2-135m-instruct"
-PATIENCE = 300.0
+PATIENCE = 600.0
 _DANLU = (sys.executable, "-m", "danlu.cli.main")
 _URL = re.compile(r"http://127\.0\.0\.1:\d+")
 

@@ -22,7 +22,7 @@ from tests.e2e.chat_page import MESSAGE_KEY, Chat
 from tests.e2e.conftest import Trained
 from tests.e2e.program import MODEL, Server, assert_gone, clone, serving, until
 
-pytestmark = [pytest.mark.slow, pytest.mark.starter, pytest.mark.browser, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.starter, pytest.mark.browser, pytest.mark.timeout(1800)]
 
 PERSONA = "ten_rows_zh"
 TALKER = "Talker"

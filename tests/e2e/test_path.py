@@ -13,7 +13,7 @@ from danlu.models.versions import load_version
 from tests.e2e.conftest import ROWS, Trained
 from tests.e2e.program import MODEL, assert_gone, clone, danlu, partial_files, put_model, started, until, working_in
 
-pytestmark = [pytest.mark.slow, pytest.mark.starter, pytest.mark.timeout(1200)]
+pytestmark = [pytest.mark.slow, pytest.mark.starter, pytest.mark.timeout(1800)]
 
 QUESTION = "你是谁？"
 NAME = "阿澈"
