@@ -114,7 +114,6 @@ def watch_parent(on_orphaned: Callable[[], None] | None = None) -> None:
     Args:
         on_orphaned: called instead of ending at once, for a child that first puts its things in order.
     """
-
     descriptor = sys.stdin.fileno()
 
     def watch() -> None:

@@ -10,7 +10,7 @@ import psutil
 import pytest
 
 from danlu import errors
-from danlu.errors import BusyError, DanluError, DataError, MachineError, NotFoundError
+from danlu.errors import BusyError, DanluError, DataError, MachineError
 from danlu.events import Stopped
 from danlu.jobs import worker as worker_module
 from danlu.jobs.forge_child import Stop, Stopping
@@ -61,18 +61,12 @@ def fake(monkeypatch, code: str) -> None:
     monkeypatch.setattr(worker_module, "python_child", lambda _module, path: [sys.executable, "-c", code, path])
 
 
-def test_an_error_of_the_real_worker_is_raised_here(tmp_path):
-    with Worker(order(tmp_path, task="eval", run="nothing")) as worker, pytest.raises(NotFoundError) as caught:
-        list(worker.messages())
-    assert caught.value.key == "jobs.unknown_run"
-
-
-def test_an_order_in_chinese_is_told_in_chinese(tmp_path):
+def test_the_real_worker_tells_in_the_orders_language_and_its_error_is_raised_here(tmp_path):
     asked = order(tmp_path, lang="zh", recipe=recipe(tmp_path / "m", tmp_path / "none.json"))
     with Worker(asked) as worker:
         told = worker.messages()
         first = next(told)
-        with pytest.raises(DataError):
+        with pytest.raises(DataError, match="no such file"):
             next(told)
     assert isinstance(first, StageBegan)
     assert not first.text.isascii()

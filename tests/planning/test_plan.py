@@ -168,7 +168,9 @@ def test_the_facts_of_a_model_come_from_its_folder(tmp_path):
 
 
 def test_an_incomplete_configuration_is_named(tmp_path):
-    (tmp_path / "config.json").write_text('{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2}', encoding="utf-8")
+    (tmp_path / "config.json").write_text(
+        '{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2}', encoding="utf-8"
+    )
     with pytest.raises(ModelError) as caught:
         model_facts("m", tmp_path)
     assert "max_position_embeddings" in caught.value.message("en")

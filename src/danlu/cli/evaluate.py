@@ -12,6 +12,7 @@ from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_jso
 from danlu.cli.forge import carry_out
 from danlu.cli.serve import find_version, version_folder
 from danlu.errors import UsageError
+from danlu.evaluation.probes import read_probes
 from danlu.evaluation.result import Proof
 from danlu.files import write_bytes
 from danlu.i18n import language, t
@@ -42,6 +43,8 @@ def evaluate(
     """Ask the same questions before and after, and measure what was forgotten."""
     folder = home_of(home)
     run = Runs(folder).get(name)
+    if probes is not None:
+        read_probes(probes)  # a mistake in it is said now, not after the model has been loaded
     order = Order(task="eval", home=folder.root, lang=language(), run=run.name, probes=probes)
     carry_out(order)
     written = run.path / "report.html"
