@@ -17,8 +17,7 @@ from danlu.training.forward import LossModel
 from danlu.training.memory import peak_rss
 from danlu.training.settings import TrainSettings
 
-# The step that is measured runs on warm caches; over a run the events, the clipping and the optimizer add this much
-# (median of the runs in bench/results of the first release).
+# The step that is measured runs on warm caches; events, clipping and the optimizer come on top (own allowance).
 _OVERHEAD = 1.05
 
 
