@@ -93,7 +93,7 @@ def quickstart(
     with Store.open(folder, settings.database_url) as store:
         suggestions = [item.question for item in proof.probes.items if item.passed_after][:_SUGGESTED]
         name = PERSONA_NAME if data is None else version.name
-        ensure_assistant(store, version, name, t("cli.greeting", name=name), suggestions)
+        ensure_assistant(store, version, name, "", suggestions)  # the page greets in the reader's language
     if not no_serve:
         run_until_stopped(settings, "127.0.0.1", port, open_browser=True)
         return

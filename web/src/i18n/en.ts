@@ -63,7 +63,7 @@ export const en = {
     gone: 'Assistant removed',
   },
   empty: {
-    greeting: 'What would you like to know?',
+    greeting: 'Hello! I am {name}. Ask me something.',
     suggestions: 'Suggested questions',
     noAssistantTitle: 'There is no assistant here yet',
     noAssistantText:

@@ -65,7 +65,7 @@ export const zh: Catalogue = {
     gone: '助手已移除',
   },
   empty: {
-    greeting: '想聊点什么？',
+    greeting: '你好！我是 {name}，请随意提问。',
     suggestions: '可以这样问',
     noAssistantTitle: '这里还没有助手',
     noAssistantText:
