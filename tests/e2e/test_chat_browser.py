@@ -291,7 +291,7 @@ def test_both_languages_are_complete_and_switch_at_once(chat: Chat) -> None:
     for place in ("conversation", "settings", "menu", "empty"):
         for language in ("zh", "en"):
             chat.set_language(language)
-            chat.page.wait_for_function(f"document.documentElement.lang.startsWith('{language}')")
+            assert chat.page.evaluate("document.documentElement.lang").startswith(language)
             opened = {"settings": "settings", "menu": "conversation-actions"}.get(place)
             if opened:
                 chat.get(opened).first.click()
