@@ -57,11 +57,6 @@ def check_folder(folder: Path) -> FolderReport:
     return FolderReport(architecture, files, size, generic)
 
 
-def prepare_checks() -> None:
-    """Load the libraries that the check of a tokenizer needs, ahead of time and in any thread."""
-    from transformers import AutoTokenizer  # noqa: F401
-
-
 def check_config(folder: Path) -> Architecture:
     """Check that the configuration names a supported architecture (see ``read_architecture``)."""
     return read_architecture(folder)

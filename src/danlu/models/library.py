@@ -9,7 +9,6 @@ import json
 import os
 import re
 import shutil
-import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -24,7 +23,7 @@ from danlu.i18n import t
 from danlu.models import catalogue
 from danlu.models.architecture import Architecture, read_architecture
 from danlu.models.catalogue import CatalogueEntry
-from danlu.models.checks import INDEX_FILE, FolderReport, check_folder, prepare_checks
+from danlu.models.checks import INDEX_FILE, FolderReport, check_folder
 from danlu.models.load import TOKENIZER_FILES
 from danlu.models.sources.base import Origin, Progress, Report, Source, SourceName, SourceUnavailable
 from danlu.models.sources.choose import ask_all, source_of
@@ -216,8 +215,6 @@ class ModelLibrary:
         )
 
     def _fetch(self, entry: CatalogueEntry, source: Source, report: Report) -> ModelFolder:
-        # Loading the libraries for the checks takes about 4 s of computing; the download leaves the processor idle.
-        threading.Thread(target=prepare_checks, name="prepare-checks", daemon=True).start()
         try:
             with new_folder(self._folder(entry.name)) as partial:
                 origin = source.fetch(entry, partial, self.home.cache, report)
