@@ -41,24 +41,35 @@ class Trained:
         return self.home / "versions" / self.result["version"]
 
 
+@pytest.fixture(autouse=True)
+def give_room(tmp_path: Path) -> Iterator[None]:
+    """Take the weights out of what pytest keeps of a test: half a gigabyte each."""
+    yield
+    for folder in (*tmp_path.glob("*/models"), *tmp_path.glob("*/versions"), tmp_path / "merged"):
+        shutil.rmtree(folder, ignore_errors=True)
+
+
 @pytest.fixture(scope="session")
-def starter(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home that holds the starter model and nothing else; kept between sessions in DANLU_TEST_MODEL_CACHE."""
     kept = os.environ.get("DANLU_TEST_MODEL_CACHE")
     home = Path(kept) if kept else tmp_path_factory.mktemp("starter")
     pulled = danlu(home, "models", "pull", MODEL, "--json", timeout=1500)
     assert pulled.code == 0, pulled.err
     assert pulled.json()["name"] == MODEL
-    return home
+    yield home
+    if not kept:
+        shutil.rmtree(home)
 
 
 @pytest.fixture(scope="session")
-def trained(starter: Path, tmp_path_factory: pytest.TempPathFactory) -> Trained:
+def trained(starter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     """The whole path, once."""
     home = put_model(starter, tmp_path_factory.mktemp("trained") / "home")
     done = danlu(home, "quickstart", "--data", ROWS, "--no-serve", "--json", timeout=1500)
     assert done.code == 0, done.err
-    return Trained(home, done.json(), done.err)
+    yield Trained(home, done.json(), done.err)
+    shutil.rmtree(home)
 
 
 @pytest.fixture

@@ -14,7 +14,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -253,7 +253,3 @@ def put_model(cache: Path, home: Path) -> Path:
     folder.mkdir(parents=True)
     clone(cache / "models" / MODEL, folder / MODEL)
     return home
-
-
-def as_text(variables: Mapping[str, object]) -> dict[str, str]:
-    return {key: str(value) for key, value in variables.items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import re
+import shutil
 import signal
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -37,7 +38,7 @@ NETWORK = re.compile(r"WebSocket connection|ERR_(CONNECTION_REFUSED|EMPTY_RESPON
 
 
 @pytest.fixture(scope="module")
-def chat_home(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def chat_home(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The trained assistant, and beside it the untrained model, whose answers are long and always the same."""
     folder = clone(trained.home, tmp_path_factory.mktemp("chat") / "home")
     home = Home(folder)
@@ -56,7 +57,8 @@ def chat_home(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Pat
         ensure_assistant(store, version, TALKER, "", ())
         # The one that was changed last is the first that people meet.
         ensure_assistant(store, load_version(trained.version), PERSONA, persona.greeting, persona.suggestions)
-    return folder
+    yield folder
+    shutil.rmtree(folder)
 
 
 @pytest.fixture(scope="module")
