@@ -45,8 +45,9 @@ class Trained:
 def give_room(tmp_path: Path) -> Iterator[None]:
     """Take the weights out of what pytest keeps of a test: half a gigabyte each."""
     yield
-    for folder in (*tmp_path.glob("*/models"), *tmp_path.glob("*/versions"), tmp_path / "merged"):
-        shutil.rmtree(folder, ignore_errors=True)
+    for pattern in ("*/models", "*/versions", "*/runs/*/checkpoints", "merged"):
+        for folder in tmp_path.glob(pattern):
+            shutil.rmtree(folder, ignore_errors=True)
 
 
 @pytest.fixture(scope="session")
