@@ -42,8 +42,7 @@ def answer_all(
         for index, ids in zip(
             chosen, _generate(model, chat_format, [prompts[i] for i in chosen], max_new_tokens), strict=True
         ):
-            # An answer cut at the limit may end inside a character.
-            text = str(chat_format.tokenizer.decode(ids, skip_special_tokens=True)).rstrip("\ufffd")
+            text = str(chat_format.tokenizer.decode(ids, skip_special_tokens=True))
             answers[index] = _without_reasoning(text, chat_format.opens_thinking(conversations[index]))
     return answers
 
