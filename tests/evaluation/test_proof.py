@@ -50,7 +50,7 @@ def test_answers_given_together_equal_answers_given_one_by_one_without_a_cache(c
     together = answer_all(model, chat_format, QUESTIONS, max_new_tokens=12)
     for question, answer in zip(QUESTIONS, together, strict=True):
         ids = naive_greedy(model, chat_format.prompt_ids(question), chat_format.stop_ids, 12)
-        assert answer == chat_format.tokenizer.decode(ids, skip_special_tokens=True).rstrip("\ufffd").strip()
+        assert answer == chat_format.tokenizer.decode(ids, skip_special_tokens=True).strip()
     assert together[1] == together[3]
     assert any(together)
 
@@ -61,7 +61,7 @@ def test_an_answer_ends_at_the_stop_token(chat_format):
     early = ChatFormat(chat_format.tokenizer, extra_stop_ids=frozenset({ids[3]}))
     expected = ids[: ids.index(ids[3])]
     assert answer_all(tiny_model(), early, QUESTIONS[:1], max_new_tokens=12)[0] == (
-        chat_format.tokenizer.decode(expected, skip_special_tokens=True).rstrip("\ufffd").strip()
+        chat_format.tokenizer.decode(expected, skip_special_tokens=True).strip()
     )
     assert len(free) > 0
 
