@@ -352,7 +352,7 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     )
     parser.add_argument("--lf-template", help="a template of LLaMA-Factory's instead of the model's own")
     parser.add_argument("--allow-token-difference", action="store_true", help="measure although tokens differ")
-    parser.add_argument("--work", type=Path, default=_HERE / "results" / "work", help="folder for what runs write")
+    parser.add_argument("--work", type=Path, default=_HERE / "results" / "scratch", help="folder for what runs write")
     parser.add_argument("--envs", type=Path, default=_HERE / ".envs", help="folder of LLaMA-Factory's environment")
     parser.add_argument("--setup-only", action="store_true", help="set LLaMA-Factory up and stop")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
