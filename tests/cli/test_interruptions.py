@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file
 
 from danlu.events import Started, Step
-from danlu.jobs import pipeline
+from danlu.jobs import pipeline, preparing
 from danlu.jobs.runs import RunFolder, Runs
 from danlu.settings import Home
 from tests.cli.conftest import start
@@ -87,7 +87,7 @@ def test_a_run_stopped_by_ctrl_c_and_then_killed_ends_with_the_weights_of_an_uni
     starts = [item.event.from_step for item in run.events() if isinstance(item.event, Started)]
     assert starts == [0, stopped_at, stopped_at]
 
-    whole = pipeline.prepare(Home(tmp_path / "other"), recipe(*material, *LONG), lambda _: None, predict_cost=False)
+    whole = preparing.prepare(Home(tmp_path / "other"), recipe(*material, *LONG), lambda _: None, predict_cost=False)
     pipeline.train(whole, lambda _: None, lambda: False)
     one = load_file(whole.run.adapter / "adapter_model.safetensors")
     other = load_file(run.adapter / "adapter_model.safetensors")

@@ -73,7 +73,7 @@ def test_reasoning_that_never_ends_is_no_answer(chat_format):
 
 
 def test_a_fresh_adapter_has_moved_nothing(chat_format):
-    result = measure_general(tuned(0.0), general_examples(chat_format, limit=4))
+    result = measure_general(LossModel(tuned(0.0)), general_examples(chat_format, limit=4), 100)
     assert result.n == 4
     assert result.kl == 0.0
     assert result.loss_before == result.loss_after > 0
@@ -81,7 +81,7 @@ def test_a_fresh_adapter_has_moved_nothing(chat_format):
 
 def test_a_trained_adapter_has_moved_and_the_losses_are_the_plain_ones(chat_format):
     model, general = tuned(0.3), general_examples(chat_format, limit=4)
-    result = measure_general(model, general)
+    result = measure_general(LossModel(model), general, 100)
     assert result.kl > 0.001
     losses = LossModel(model)
     assert result.loss_after == pytest.approx(losses.mean_loss(general, 4096), rel=1e-5)

@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 from danlu.errors import ConflictError, DanluError, DataError, ModelError, NotFoundError, RecipeError, TrainingError
 from danlu.evaluation.result import Proof
 from danlu.events import Planned, Started, Step
-from danlu.jobs import pipeline
+from danlu.jobs import pipeline, preparing
 from danlu.jobs.messages import Happened, PlanMade, StageBegan, StageEnded, Trained
 from danlu.jobs.runs import Runs
 from danlu.settings import Home
@@ -39,7 +39,7 @@ def never() -> bool:
 
 def test_the_path_from_a_recipe_to_a_proof(home, material):
     told = []
-    prepared = pipeline.prepare(home, recipe(*material), told.append)
+    prepared = preparing.prepare(home, recipe(*material), told.append)
     run = prepared.run
     assert prepared.plan.settings.steps == 6
     assert (len(prepared.examples), len(prepared.heldout)) == (prepared.plan.data.train, prepared.plan.data.holdout)
@@ -57,7 +57,7 @@ def test_the_path_from_a_recipe_to_a_proof(home, material):
     assert logged == [item.event for item in told if isinstance(item, Happened)]
     assert isinstance(logged[0], Planned)
 
-    reopened = pipeline.reopen(home, run.name, quiet)
+    reopened = preparing.reopen(home, run.name, quiet)
     assert reopened.examples == prepared.examples
     assert reopened.heldout == prepared.heldout
     proof = pipeline.prove_run(reopened, told.append)
@@ -74,10 +74,10 @@ def test_a_stop_file_stops_the_run_which_then_goes_on_to_the_same_bits(home, mat
     def weights(run):
         return load_file(run.adapter / "adapter_model.safetensors")
 
-    whole = pipeline.prepare(home, recipe(*material), quiet, predict_cost=False)
+    whole = preparing.prepare(home, recipe(*material), quiet, predict_cost=False)
     pipeline.train(whole, quiet, never)
 
-    parts = pipeline.prepare(home, recipe(*material), quiet, predict_cost=False)
+    parts = preparing.prepare(home, recipe(*material), quiet, predict_cost=False)
     parts.run.stop_file.touch()  # left over from before: no reason to stop now
 
     def stop_at_two(message) -> None:
@@ -91,7 +91,7 @@ def test_a_stop_file_stops_the_run_which_then_goes_on_to_the_same_bits(home, mat
         pipeline.prove_run(parts, quiet)
     assert caught.value.key == "jobs.not_finished"
 
-    again = pipeline.reopen(home, parts.run.name, quiet)
+    again = preparing.reopen(home, parts.run.name, quiet)
     assert pipeline.train(again, quiet, never, resume=True).status == "finished"
     starts = [item.event.from_step for item in parts.run.events() if isinstance(item.event, Started)]
     assert starts == [0, 2]
@@ -100,7 +100,7 @@ def test_a_stop_file_stops_the_run_which_then_goes_on_to_the_same_bits(home, mat
 
 
 def test_a_failure_stands_in_the_log_and_in_the_state(home, material):
-    prepared = pipeline.prepare(home, recipe(*material), quiet, predict_cost=False)
+    prepared = preparing.prepare(home, recipe(*material), quiet, predict_cost=False)
     next(prepared.model.get_base_model().parameters()).data[:] = float("nan")
     with pytest.raises(TrainingError):
         pipeline.train(prepared, quiet, never)
@@ -110,21 +110,21 @@ def test_a_failure_stands_in_the_log_and_in_the_state(home, material):
 
 
 def test_a_run_that_is_being_trained_is_not_trained_twice(home, material):
-    prepared = pipeline.prepare(home, recipe(*material), quiet, predict_cost=False)
+    prepared = preparing.prepare(home, recipe(*material), quiet, predict_cost=False)
     other = type(prepared.run)(prepared.run.path)
     with other.locked(), pytest.raises(ConflictError):
         pipeline.train(prepared, quiet, never)
 
 
 def test_the_system_prompt_is_trained_with(home, material):
-    prepared = pipeline.prepare(home, recipe(*material, "system=You count."), quiet, predict_cost=False)
+    prepared = preparing.prepare(home, recipe(*material, "system=You count."), quiet, predict_cost=False)
     text = prepared.chat_format.tokenizer.decode(prepared.examples[0].input_ids)
     assert text.startswith("<|im_start|>system\nYou count.<|im_end|>")
-    assert pipeline.reopen(home, prepared.run.name, quiet).chat_format.system == "You count."
+    assert preparing.reopen(home, prepared.run.name, quiet).chat_format.system == "You count."
 
 
 def test_without_rows_kept_aside_the_rows_themselves_are_asked(home, material):
-    prepared = pipeline.prepare(home, recipe(*material, "data.holdout=0"), quiet, predict_cost=False)
+    prepared = preparing.prepare(home, recipe(*material, "data.holdout=0"), quiet, predict_cost=False)
     assert not prepared.unseen
     assert len(prepared.probes) == 10
     assert prepared.heldout == []
@@ -135,15 +135,15 @@ def test_probes_of_the_person_are_asked_and_known_questions_are_not_called_unsee
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "p.jsonl").write_text('{"question": "What is number 99?"}\n', encoding="utf-8")
-    prepared = pipeline.prepare(home, recipe(*material, "eval.probes=p.jsonl"), quiet, predict_cost=False)
+    prepared = preparing.prepare(home, recipe(*material, "eval.probes=p.jsonl"), quiet, predict_cost=False)
     assert [probe.question for probe in prepared.probes] == ["What is number 99?"]
     assert prepared.unseen
     monkeypatch.chdir(home.root)
-    assert pipeline.reopen(home, prepared.run.name, quiet).probes == prepared.probes, "found from another folder too"
+    assert preparing.reopen(home, prepared.run.name, quiet).probes == prepared.probes, "found from another folder too"
     known = tmp_path / "known.jsonl"
     question = next(item.question for item in prepared.split.train)
     known.write_text(f'{{"question": "{question}"}}\n', encoding="utf-8")
-    assert not pipeline.reopen(home, prepared.run.name, quiet, known).unseen
+    assert not preparing.reopen(home, prepared.run.name, quiet, known).unseen
 
 
 @pytest.mark.parametrize(
@@ -160,18 +160,18 @@ def test_probes_of_the_person_are_asked_and_known_questions_are_not_called_unsee
 )
 def test_what_cannot_be_used_is_refused_and_leaves_no_run(home, material, more, kind, says):
     with pytest.raises(kind, match=says):
-        pipeline.prepare(home, recipe(*material, *more), quiet)
+        preparing.prepare(home, recipe(*material, *more), quiet)
     assert list(home.runs.iterdir()) == []
 
 
 def test_a_data_set_that_is_gone_is_said_when_resuming(home, material, tmp_path):
     data = write_json_rows(tmp_path / "gone.json", question_rows(6))
-    prepared = pipeline.prepare(home, recipe(material[0], data), quiet, predict_cost=False)
+    prepared = preparing.prepare(home, recipe(material[0], data), quiet, predict_cost=False)
     data.unlink()
-    assert pipeline.reopen(home, prepared.run.name, quiet).plan == prepared.plan, "the version does not need the file"
+    assert preparing.reopen(home, prepared.run.name, quiet).plan == prepared.plan, "the version does not need the file"
     (home.datasets / "gone").rename(tmp_path / "elsewhere")
     with pytest.raises(NotFoundError, match="gone"):
-        pipeline.reopen(home, prepared.run.name, quiet)
+        preparing.reopen(home, prepared.run.name, quiet)
     with pytest.raises(NotFoundError):
-        pipeline.reopen(home, "no-such-run", quiet)
+        preparing.reopen(home, "no-such-run", quiet)
     assert len(Runs(home).list()) == 1

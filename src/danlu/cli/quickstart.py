@@ -17,7 +17,7 @@ from danlu.cli.common import HomeOption, JsonOption, console, duration, print_js
 from danlu.cli.forge import carry_out
 from danlu.cli.serve import run_until_stopped
 from danlu.data.datasets import DatasetLibrary
-from danlu.errors import DataError
+from danlu.errors import ConflictError, DataError
 from danlu.evaluation.result import Proof
 from danlu.i18n import language, t
 from danlu.jobs.forge_order import Order
@@ -84,7 +84,8 @@ def quickstart(
             )
         )
         seconds = display.seconds
-        assert display.version is not None
+        if display.version is None:
+            raise ConflictError("cli.stopped_elsewhere", display.run)
         version = load_version(folder.versions / display.version)
     assert version.run is not None
     proof = Proof.model_validate_json((Runs(folder).get(version.run).path / "proof.json").read_bytes())

@@ -12,13 +12,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from torch.nn import functional
 
 from danlu.data.examples import Example
 from danlu.models.chat_format import ChatFormat
 from danlu.models.messages import Message
 from danlu.samples import sample_path
+from danlu.training.forward import LossModel
 
 
 @dataclass(frozen=True)
@@ -52,23 +52,25 @@ def general_examples(chat_format: ChatFormat, path: Path | None = None, limit: i
     ]
 
 
-def measure_general(model: PeftModel, examples: Sequence[Example]) -> GeneralResult:
-    """Compare the model with and without its adapter on the learned positions of examples."""
+def measure_general(losses: LossModel, examples: Sequence[Example], token_budget: int) -> GeneralResult:
+    """Compare the model with and without its adapter on the learned positions of examples.
+
+    Args:
+        losses: the tuned model.
+        examples: the general set.
+        token_budget: most tokens at once.
+    """
     before = after = kl = 0.0
     count = 0
-    model.eval()
-    for example in examples:
-        ids = torch.tensor([example.input_ids])
-        positions = torch.tensor([at - 1 for at, learned in enumerate(example.learn) if learned and at])
-        targets = ids[0, positions + 1]
-        with torch.inference_mode():
-            tuned = functional.log_softmax(model(input_ids=ids, use_cache=False).logits[0, positions].float(), dim=-1)
-            with model.disable_adapter():
-                base = functional.log_softmax(
-                    model(input_ids=ids, use_cache=False).logits[0, positions].float(), dim=-1
-                )
+    losses.model.eval()
+    for _, piece in losses.step_losses(examples, token_budget):
+        with torch.no_grad():
+            logits, targets = losses.learned_logits(piece)
+            tuned = functional.log_softmax(logits, dim=-1)
+            with losses.model.disable_adapter():
+                base = functional.log_softmax(losses.learned_logits(piece)[0], dim=-1)
         before += float(functional.nll_loss(base, targets, reduction="sum"))
         after += float(functional.nll_loss(tuned, targets, reduction="sum"))
         kl += float((base.exp() * (base - tuned)).sum())
-        count += len(positions)
+        count += len(targets)
     return GeneralResult(len(examples), before / count, after / count, kl / count)

@@ -65,7 +65,7 @@ def prove(
         for probe, old, new in zip(probes, before, after, strict=True)
     )
     progress("evaluation.doing_general")
-    measured = measure_general(model, general)
+    measured = measure_general(losses, general, token_budget)
     return Proof(
         heldout=HeldoutProof(n=len(heldout), loss_before=loss_before, loss_after=loss_after),
         probes=ProbeProof(

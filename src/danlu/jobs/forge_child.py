@@ -16,7 +16,7 @@ from pathlib import Path
 
 from danlu.errors import DanluError
 from danlu.i18n import use_language
-from danlu.jobs import pipeline
+from danlu.jobs import pipeline, preparing
 from danlu.jobs.forge_order import Order
 from danlu.jobs.messages import Refused, Told
 from danlu.logs import set_up_logging
@@ -52,14 +52,14 @@ class Stopping:
             raise Stop
 
 
-def work(order: Order, tell: pipeline.Tell, stopping: Stopping) -> None:
+def work(order: Order, tell: preparing.Tell, stopping: Stopping) -> None:
     """Do an order."""
     home = Home(order.home)
     if order.run is not None:
-        prepared = pipeline.reopen(home, order.run, tell, order.probes)
+        prepared = preparing.reopen(home, order.run, tell, order.probes)
     else:
         assert order.recipe is not None
-        prepared = pipeline.prepare(home, order.recipe, tell)
+        prepared = preparing.prepare(home, order.recipe, tell)
     if order.task == "plan":
         return
     if order.task == "eval":
@@ -73,7 +73,7 @@ def work(order: Order, tell: pipeline.Tell, stopping: Stopping) -> None:
             return
     if order.task == "train" or stopping.asked.is_set():
         return
-    proof = pipeline.prove_run(prepared, tell)
+    proof = pipeline.proof_of(prepared.run) or pipeline.prove_run(prepared, tell)
     pipeline.publish(prepared, proof, tell, order.quant)
 
 

@@ -48,19 +48,31 @@ class LossModel:
 
     def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
         """Return the summed loss of a packed micro-batch in nats, float32, scalar, with its graph."""
-        self._use_attention(ATTENTION_NAME)
-        hidden = self._base.model(
-            input_ids=batch.input_ids,
-            position_ids=batch.layout.position_ids,
-            layout=batch.layout,
-            use_cache=False,
-        ).last_hidden_state[0, batch.rows]
+        hidden = self._predicting(batch)
         if self.head.weight.requires_grad:
             return plain_cross_entropy(hidden, self.head, batch.targets)
         return chunked_cross_entropy(hidden, self.head, batch.targets)
 
     def plain_loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the same for examples padded to a rectangle, through the model's own attention and full logits."""
+        logits, labels = self._plain(examples)
+        return nn.functional.cross_entropy(
+            logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"
+        )
+
+    def _predicting(self, batch: MicroBatch) -> torch.Tensor:
+        """Return the last hidden states of the positions that predict a learned token, shape [S, H]."""
+        self._use_attention(ATTENTION_NAME)
+        hidden: torch.Tensor = self._base.model(
+            input_ids=batch.input_ids,
+            position_ids=batch.layout.position_ids,
+            layout=batch.layout,
+            use_cache=False,
+        ).last_hidden_state[0, batch.rows]
+        return hidden
+
+    def _plain(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return padded logits [N, T-1, V] and the token that each predicts, -100 where none is learned [N, T-1]."""
         self._use_attention("sdpa")
         longest = max(len(example.input_ids) for example in examples)
         ids = torch.zeros(len(examples), longest, dtype=torch.int64)
@@ -73,9 +85,7 @@ class LossModel:
             learned = torch.tensor(example.learn)
             labels[row, :length] = torch.where(learned, ids[row, :length], -100)
         logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return nn.functional.cross_entropy(
-            logits[:, :-1].float().flatten(0, 1), labels[:, 1:].flatten(), ignore_index=-100, reduction="sum"
-        )
+        return logits[:, :-1], labels[:, 1:]
 
     def step_losses(
         self, examples: Sequence[Example], token_budget: int
@@ -92,6 +102,18 @@ class LossModel:
     def piece_loss(self, piece: Sequence[Example] | MicroBatch) -> torch.Tensor:
         """Return the summed loss of one piece of ``step_losses``."""
         return self.loss_sum(piece) if isinstance(piece, MicroBatch) else self.plain_loss_sum(piece)
+
+    def learned_logits(self, piece: Sequence[Example] | MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the logits of the learned positions of a piece and the tokens that stand there.
+
+        Returns:
+            Float32 of shape [S, V] and int64 of shape [S]; the order of the S positions depends on the piece alone.
+        """
+        if isinstance(piece, MicroBatch):
+            return self.head(self._predicting(piece)).float(), piece.targets
+        logits, labels = self._plain(piece)
+        learned = labels != -100
+        return logits[learned].float(), labels[learned]
 
     def mean_loss(self, examples: Sequence[Example], token_budget: int) -> float:
         """Return the mean loss over the learned tokens of examples in nats, without a graph."""

@@ -243,6 +243,7 @@ def _measure(
         emit(Eval(step=state.step, heldout_loss=loss, best=best))
     if job.ask:
         emit(Sample(step=state.step, answers=_ask(losses, job.ask)))
+    gc.collect()  # the loop itself collects nothing, and generating leaves cycles behind
 
 
 def _ask(losses: LossModel, ask: Ask) -> tuple[SampleAnswer, ...]:

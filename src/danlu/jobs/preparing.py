@@ -1,0 +1,263 @@
+"""Gets a run ready: the model, the examples, the decided plan, in the process that will train.
+
+``pipeline`` goes on from here. Not for showing anything.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import torch
+from peft import PeftModel
+
+from danlu.data.conversations import Conversation
+from danlu.data.datasets import DatasetLibrary
+from danlu.data.encode import count_tokens, encode, require_fitting
+from danlu.data.examples import Example
+from danlu.data.split import Split, split_holdout
+from danlu.errors import DataError
+from danlu.evaluation.probes import Probe, probes_from, read_probes
+from danlu.files import require_free
+from danlu.hardware import inspect_machine, physical_cores
+from danlu.i18n import t
+from danlu.jobs.messages import (
+    Advance,
+    Note,
+    PlanMade,
+    Stage,
+    StageBegan,
+    StageEnded,
+    Told,
+)
+from danlu.jobs.runs import RunFolder, Runs
+from danlu.models.chat_format import ChatFormat
+from danlu.models.library import ModelFolder, ModelLibrary
+from danlu.models.load import load_model
+from danlu.models.sources.base import Progress
+from danlu.models.versions import DatasetRef
+from danlu.planning.estimate import predict
+from danlu.planning.facts import DataFacts, model_facts
+from danlu.planning.plan import Plan, decide_holdout, make_plan, require_built
+from danlu.recipe import Recipe, with_absolute_paths
+from danlu.settings import Home
+from danlu.training.adapter import attach_lora
+from danlu.training.memory import keep_freed_memory
+
+Tell = Callable[[Told], None]
+
+_PROBES_MADE = 10
+# Room for checkpoints (an adapter and its optimizer state, three at a time), the adapter and the report.
+_RUN_BYTES = 500_000_000
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A run that is ready to be trained.
+
+    Attributes:
+        home: the home folder.
+        run: its folder, with recipe and plan written.
+        recipe: what the person wants.
+        plan: every value decided.
+        base: the base model's folder.
+        model: the base model with a fresh adapter.
+        chat_format: how conversations are written.
+        split: conversations to learn from and to measure on.
+        examples: the first, encoded.
+        heldout: the second, encoded.
+        probes: questions to ask before and after.
+        unseen: whether none of the probes is a question of the training data.
+    """
+
+    home: Home
+    run: RunFolder
+    recipe: Recipe
+    plan: Plan
+    base: ModelFolder
+    model: PeftModel
+    chat_format: ChatFormat
+    split: Split
+    examples: Sequence[Example]
+    heldout: Sequence[Example]
+    probes: Sequence[Probe]
+    unseen: bool
+
+
+def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True) -> Prepared:
+    """Get the model, read the data, decide the plan and write it into a new run folder.
+
+    Raises:
+        DanluError: whatever cannot be used, with its place and remedy.
+    """
+    require_built(recipe)
+    recipe = with_absolute_paths(recipe)
+    set_up_process()
+    home.make()
+    library = DatasetLibrary(home.datasets)
+    with stage(tell, "data", "jobs.stage_data"):
+        manifests = [library.register(name) for name in recipe.data.train]
+        for manifest in manifests:
+            tell(Note(text=t("jobs.note_data", name=manifest.name, rows=manifest.rows, version=manifest.version)))
+    with stage(tell, "model", "jobs.stage_model", name=recipe.model):
+        base = ModelLibrary(home).ensure(recipe.model, _progress_teller(tell))
+    with stage(tell, "plan", "jobs.stage_plan"):
+        require_free(home.runs, _RUN_BYTES)
+        machine = inspect_machine(home.cache)
+        datasets = tuple(DatasetRef(name=item.name, version=item.version, sha256=item.sha256) for item in manifests)
+        conversations = _conversations(library, datasets)
+        share = decide_holdout(recipe, len(conversations))
+        chat_format = chat_format_of(base, recipe.system)
+        encoded = _Encoded.of(conversations, float(share.value or 0), recipe.train.seed, chat_format)
+        if not encoded.examples:
+            raise DataError("data.no_rows", ", ".join(recipe.data.train))
+        plan = make_plan(recipe, model_facts(base.name, base.path), encoded.facts(), machine, datasets, share)
+        with _new_run(home, manifests[0].name) as run:
+            prepared = _assemble(home, run, recipe, plan, base, encoded)
+            if predict_cost:
+                prediction = predict(prepared.model, prepared.examples, prepared.heldout, plan.settings)
+                plan = plan.model_copy(update={"prediction": prediction})
+            run.write(recipe, plan)
+    tell(PlanMade(run=prepared.run.name, plan=plan))
+    return replace(prepared, plan=plan)
+
+
+def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None) -> Prepared:
+    """Load a run as it was planned, for resuming or proving it.
+
+    Args:
+        home: the home folder.
+        name: the run's name.
+        tell: receives what happens.
+        probes: probe file to use instead of the recipe's.
+
+    Raises:
+        NotFoundError: no such run, or its data set is gone.
+    """
+    set_up_process()
+    run = Runs(home).get(name)
+    plan, recipe = run.plan(), run.recipe()
+    if probes is not None:
+        recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": str(probes)})})
+    library = DatasetLibrary(home.datasets)
+    with stage(tell, "model", "jobs.stage_model", name=plan.model):
+        base = ModelLibrary(home).ensure(recipe.model, _progress_teller(tell))
+        chat_format = chat_format_of(base, plan.system)
+        conversations = _conversations(library, plan.datasets)
+        encoded = _Encoded.of(conversations, plan.holdout_share, plan.settings.seed, chat_format)
+        prepared = _assemble(home, run, recipe, plan, base, encoded)
+    tell(PlanMade(run=run.name, plan=plan))
+    return prepared
+
+
+def set_up_process() -> None:
+    """Set what a process that computes needs: one thread a physical core (unless set), and memory that is kept."""
+    if "OMP_NUM_THREADS" not in os.environ:
+        torch.set_num_threads(physical_cores())
+    keep_freed_memory()
+    # Said by transformers about itself, nothing a user could do.
+    warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
+    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
+
+
+@dataclass(frozen=True)
+class _Encoded:
+    """The split conversations as examples of one chat format."""
+
+    split: Split
+    chat_format: ChatFormat
+    examples: Sequence[Example]
+    heldout: Sequence[Example]
+
+    @classmethod
+    def of(cls, conversations: Sequence[Conversation], share: float, seed: int, chat_format: ChatFormat) -> _Encoded:
+        split = split_holdout(conversations, share, seed)
+        return cls(split, chat_format, encode(split.train, chat_format), encode(split.holdout, chat_format))
+
+    def facts(self) -> DataFacts:
+        return DataFacts(
+            rows=len(self.split.train) + len(self.split.holdout),
+            train=len(self.examples),
+            holdout=len(self.split.holdout),
+            tokens=count_tokens(self.examples),
+        )
+
+
+def _assemble(home: Home, run: RunFolder, recipe: Recipe, plan: Plan, base: ModelFolder, encoded: _Encoded) -> Prepared:
+    for part in (encoded.examples, encoded.heldout):
+        require_fitting(part, plan.max_length, plan.datasets[0].name)
+    probes, unseen = _probes(recipe, encoded.split, plan.settings.seed)
+    return Prepared(
+        home=home,
+        run=run,
+        recipe=recipe,
+        plan=plan,
+        base=base,
+        model=attach_lora(load_model(base.path, plan.settings.dtype), plan.settings.lora, plan.settings.seed),
+        chat_format=encoded.chat_format,
+        split=encoded.split,
+        examples=encoded.examples,
+        heldout=encoded.heldout,
+        probes=probes,
+        unseen=unseen,
+    )
+
+
+def _probes(recipe: Recipe, split: Split, seed: int) -> tuple[list[Probe], bool]:
+    """Take the recipe's probes, or make some of the held-out rows, or else of the rows themselves."""
+    if recipe.eval.probes is not None:
+        asked = read_probes(Path(recipe.eval.probes))
+        known = {conversation.question for conversation in split.train}
+        return asked, not any(probe.question in known for probe in asked)
+    if split.holdout:
+        return probes_from(split.holdout, _PROBES_MADE, seed), True
+    return probes_from(split.train, _PROBES_MADE, seed), False
+
+
+def _conversations(library: DatasetLibrary, datasets: Sequence[DatasetRef]) -> list[Conversation]:
+    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).conversations]
+
+
+def chat_format_of(base: ModelFolder, system: str) -> ChatFormat:
+    """Return the chat format that runs on a base model train with.
+
+    Plain answers are learned after an empty think block that is not learned, and served the same way.
+    """
+    plain = ChatFormat.load(base.path, system)
+    return replace(plain, thinking="off") if plain.can_think else plain
+
+
+def _progress_teller(tell: Tell) -> Callable[[Progress], None]:
+    def report(progress: Progress) -> None:
+        if progress.note:
+            tell(Note(text=progress.note))
+        elif progress.done or progress.total:
+            tell(Advance(text=t(f"jobs.pull_{progress.stage}"), done=progress.done, total=progress.total))
+
+    return report
+
+
+@contextmanager
+def _new_run(home: Home, stem: str) -> Iterator[RunFolder]:
+    """Give a new run folder, which goes away again when its plan does not come to be."""
+    run = Runs(home).new(stem)
+    try:
+        yield run
+    except BaseException:
+        shutil.rmtree(run.path, ignore_errors=True)
+        raise
+
+
+@contextmanager
+def stage(tell: Tell, stage: Stage, key: str, **params: object) -> Iterator[None]:
+    """Tell that a part of the work begins and, when it ends well, how long it took."""
+    tell(StageBegan(stage=stage, text=t(key, **params)))
+    start = time.perf_counter()
+    yield
+    tell(StageEnded(stage=stage, seconds=time.perf_counter() - start))
