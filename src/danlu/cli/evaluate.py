@@ -10,8 +10,9 @@ import typer
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.cli.forge import carry_out
-from danlu.cli.serve import find_version, version_folder
-from danlu.errors import UsageError
+from danlu.cli.versions import version_for
+from danlu.data.datasets import DatasetLibrary
+from danlu.errors import ConflictError, UsageError
 from danlu.evaluation.probes import read_probes
 from danlu.evaluation.result import Proof
 from danlu.files import write_bytes
@@ -22,7 +23,6 @@ from danlu.models.messages import Message
 from danlu.serving.engine import TextPiece
 from danlu.serving.gateway import Gateway
 from danlu.serving.served import SamplingOverrides, ServedModel, make_gateway
-from danlu.settings import Home
 
 _READY_SECONDS = 300.0
 
@@ -36,6 +36,7 @@ def register(app: typer.Typer) -> None:
 def evaluate(
     name: Annotated[str, typer.Argument(metavar="RUN", help=t("cli.arg_run"))],
     probes: Annotated[Path | None, typer.Option("--probes", help=t("cli.opt_probes"))] = None,
+    data: Annotated[str | None, typer.Option("--data", metavar="NAME|FILE", help=t("cli.opt_eval_data"))] = None,
     report: Annotated[Path | None, typer.Option("--report", metavar="FILE.html", help=t("cli.opt_report"))] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -45,16 +46,20 @@ def evaluate(
     run = Runs(folder).get(name)
     if probes is not None:
         read_probes(probes)  # a mistake in it is said now, not after the model has been loaded
-    order = Order(task="eval", home=folder.root, lang=language(), run=run.name, probes=probes)
-    carry_out(order)
-    written = run.path / "report.html"
+    if data is not None:
+        DatasetLibrary(folder.datasets).open(data)
+    order = Order(task="eval", home=folder.root, lang=language(), run=run.name, probes=probes, data=data)
+    proved = carry_out(order).proved
+    if proved is None:
+        raise ConflictError("cli.stopped_elsewhere", run.name)
+    written = proved.report
     if report is not None:
         try:
             write_bytes(report, written.read_bytes())
         except OSError as error:
             raise UsageError("cli.report_refused", str(report), reason=error.strerror or str(error)) from error
         written = report
-    proof = Proof.model_validate_json((run.path / "proof.json").read_bytes())
+    proof = Proof.model_validate_json(proved.proof.read_bytes())
     if as_json:
         print_json({**proof.model_dump(mode="json", exclude={"unseen"}), "report": str(written)})
         return
@@ -63,21 +68,19 @@ def evaluate(
 
 
 def chat(
-    name: Annotated[str, typer.Argument(metavar="RUN|VERSION", help=t("cli.arg_version"))],
+    name: Annotated[str, typer.Argument(metavar="RUN|MODEL", help=t("cli.arg_version"))],
     message: Annotated[str | None, typer.Option("-m", "--message", help=t("cli.opt_message"))] = None,
     system: Annotated[str | None, typer.Option("--system", help=t("cli.opt_system"))] = None,
     home: HomeOption = None,
 ) -> None:
-    """Talk to a version in the terminal; with -m, print one answer and end."""
+    """Talk to a run or a model in the terminal; with -m, print one answer and end."""
     folder = home_of(home)
-    version = find_version(folder, name)
-    served = ServedModel.from_version(
-        version_folder(folder, version), system=system, log=folder.logs / "engine-chat.log"
-    )
-    asyncio.run(_chat(folder, served, message))
+    version = version_for(folder, name)
+    served = ServedModel.from_version(folder.versions / version.id, system=system, log=folder.logs / "engine-chat.log")
+    asyncio.run(_chat(served, message))
 
 
-async def _chat(home: Home, served: ServedModel, message: str | None) -> None:
+async def _chat(served: ServedModel, message: str | None) -> None:
     gateway = make_gateway(served)
     await gateway.start()
     try:

@@ -50,11 +50,14 @@ def quickstart(
     from danlu.chat.assistants import ensure_assistant
     from danlu.cli.asking import ask_served
     from danlu.server.run import listen
+    from danlu.store.home_lock import HomeLock
     from danlu.store.store import Store
 
     began = time.perf_counter()
     settings = settings_for(home)
     folder = Home(settings.home)
+    with HomeLock(settings.home):
+        pass  # a server at work here is said now, not after the training
     if not no_serve:
         listen("127.0.0.1", port).close()  # a taken port is said now, not after the training
     file = data if data is not None else sample_path("persona.json")

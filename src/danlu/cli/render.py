@@ -15,7 +15,18 @@ from danlu.errors import DanluError
 from danlu.events import Checkpoint, Eval, Sample, Started, Step, Warned
 from danlu.files import format_bytes
 from danlu.i18n import t
-from danlu.jobs.messages import Advance, Happened, Note, PlanMade, Published, StageBegan, StageEnded, Told, Trained
+from danlu.jobs.messages import (
+    Advance,
+    Happened,
+    Note,
+    PlanMade,
+    Proved,
+    Published,
+    StageBegan,
+    StageEnded,
+    Told,
+    Trained,
+)
 from danlu.planning.plan import Decision, Plan
 
 
@@ -27,6 +38,7 @@ class Display:
         plan: the plan, once made.
         run: name of the run, once known.
         trained: the result of training, once there.
+        proved: where the proof stands, once there.
         version: id of the registered version, once there.
     """
 
@@ -36,6 +48,7 @@ class Display:
         self.plan: Plan | None = None
         self.run: str | None = None
         self.trained: Trained | None = None
+        self.proved: Proved | None = None
         self.version: str | None = None
         self._bar = Progress(
             TextColumn("  {task.description}"),
@@ -77,6 +90,8 @@ class Display:
             case Trained():
                 self.trained = message
                 self._drop_bar()
+            case Proved():
+                self.proved = message
             case Published():
                 self.version = message.version
 

@@ -9,15 +9,13 @@ import asyncio
 import os
 import sys
 import webbrowser
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from danlu.cli.common import HomeOption, console, settings_for
-from danlu.errors import NotFoundError
+from danlu.cli.versions import version_for
 from danlu.i18n import t
-from danlu.models.versions import ModelVersion, list_versions
 from danlu.settings import Home, Settings
 
 HostOption = Annotated[str, typer.Option("--host", help=t("cli.opt_host"))]
@@ -39,18 +37,18 @@ def up(
 
 
 def serve(
-    name: Annotated[str, typer.Argument(metavar="RUN|VERSION", help=t("cli.arg_version"))],
+    name: Annotated[str, typer.Argument(metavar="RUN|MODEL", help=t("cli.arg_version"))],
     engine: Annotated[str, typer.Option("--engine", help=t("cli.opt_engine"))] = "auto",
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
     home: HomeOption = None,
 ) -> None:
-    """Put a version into service and start."""
+    """Put a run or a model into service and start."""
     from danlu.chat.assistants import ensure_assistant
     from danlu.store.store import Store
 
     settings = settings_for(home)
-    version = find_version(Home(settings.home), name)
+    version = version_for(Home(settings.home), name)
     with Store.open(Home(settings.home), settings.database_url) as store:
         ensure_assistant(store, version, version.name, "", (), engine=engine)
     run_until_stopped(settings, host, port, open_browser=False)
@@ -71,26 +69,7 @@ def run_until_stopped(settings: Settings, host: str, port: int, *, open_browser:
     console.print(t("cli.stopped"))
 
 
-def find_version(home: Home, name: str) -> ModelVersion:
-    """Return a version by its id, its run or its name (then the newest).
-
-    Raises:
-        NotFoundError: there is none.
-    """
-    versions = list_versions(home.versions)
-    for version in versions:
-        if name in {version.id, version.run, version.name}:
-            return version
-    known = ", ".join(version.id for version in versions[:3]) or "–"
-    raise NotFoundError("cli.unknown_version", name=name, known=known)
-
-
 def _has_display() -> bool:
     if sys.platform in {"win32", "darwin"}:
         return sys.stdout.isatty()
     return sys.stdout.isatty() and bool(os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY"))
-
-
-def version_folder(home: Home, version: ModelVersion) -> Path:
-    """Return the folder of a version."""
-    return home.versions / version.id

@@ -15,6 +15,7 @@ from danlu.models.messages import Message
 
 MAX_NEW_TOKENS = 64
 _PROMPTS_AT_ONCE = 16
+_HALF_CHARACTER = "\ufffd"
 
 
 def answer_all(
@@ -43,6 +44,8 @@ def answer_all(
             chosen, _generate(model, chat_format, [prompts[i] for i in chosen], max_new_tokens), strict=True
         ):
             text = str(chat_format.tokenizer.decode(ids, skip_special_tokens=True))
+            if len(ids) == max_new_tokens:
+                text = text.rstrip(_HALF_CHARACTER)  # the limit may fall inside a character of several tokens
             answers[index] = _without_reasoning(text, chat_format.opens_thinking(conversations[index]))
     return answers
 

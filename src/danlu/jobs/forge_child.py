@@ -55,15 +55,22 @@ class Stopping:
 def work(order: Order, tell: preparing.Tell, stopping: Stopping) -> None:
     """Do an order."""
     home = Home(order.home)
+    if order.task == "base":
+        assert order.model is not None
+        pipeline.publish_base(home, order.model, tell, order.quant)
+        return
     if order.run is not None:
-        prepared = preparing.reopen(home, order.run, tell, order.probes)
+        prepared = preparing.reopen(home, order.run, tell, order.probes, order.data)
     else:
         assert order.recipe is not None
         prepared = preparing.prepare(home, order.recipe, tell)
     if order.task == "plan":
         return
     if order.task == "eval":
-        pipeline.prove_run(prepared, tell)
+        pipeline.prove_run(prepared, tell, aside=order.probes is not None or order.data is not None)
+        return
+    if order.task == "publish":
+        pipeline.publish(prepared, pipeline.proof_of(prepared.run), tell, order.quant)
         return
     if not prepared.run.adapter.is_dir():
         stopping.saving.set()

@@ -16,21 +16,26 @@ class Order(BaseModel):
 
     Attributes:
         task: ``plan`` stops before training; ``train`` trains; ``eval`` proves a finished run;
-            ``version`` goes on to proof and export.
+            ``version`` goes on to proof and export; ``publish`` exports a finished run without a proof; ``base``
+            makes a version of a base model as it is.
         home: the home folder.
         lang: language of the texts it tells.
         recipe: for a new run.
+        model: of a ``base``: a name of the catalogue, or a folder.
         run: for a run that exists (resumed when it is not finished).
         probes: probe questions of an ``eval``, instead of the recipe's.
+        data: data set or file of an ``eval``, instead of what was kept aside.
         quant: weights format of the export.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    task: Literal["plan", "train", "eval", "version"]
+    task: Literal["plan", "train", "eval", "version", "publish", "base"]
     home: Path
     lang: Language
     recipe: Recipe | None = None
+    model: str | None = None
     run: str | None = None
     probes: Path | None = None
+    data: str | None = None
     quant: str = "q8_0"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
@@ -73,6 +74,14 @@ class Trained(_Told):
     report: TrainReport
 
 
+class Proved(_Told):
+    """A proof is written."""
+
+    kind: Literal["proved"] = "proved"
+    proof: Path
+    report: Path
+
+
 class Published(_Told):
     """A model version is registered."""
 
@@ -102,7 +111,7 @@ class Refused(_Told):
 
 
 Told = Annotated[
-    StageBegan | StageEnded | Note | Advance | PlanMade | Happened | Trained | Published | Refused,
+    StageBegan | StageEnded | Note | Advance | PlanMade | Happened | Trained | Proved | Published | Refused,
     Field(discriminator="kind"),
 ]
 TOLD: TypeAdapter[Told] = TypeAdapter(Told)

@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 from peft import PeftModel
 
@@ -22,12 +23,16 @@ from danlu.i18n import t
 from danlu.jobs.messages import (
     Happened,
     Note,
+    Proved,
     Published,
     Trained,
 )
-from danlu.jobs.preparing import Prepared, Tell, stage
+from danlu.jobs.preparing import Prepared, Tell, progress_teller, set_up_process, stage
 from danlu.jobs.runs import RunFolder, TrainReport
+from danlu.models.chat_format import ChatFormat
+from danlu.models.library import ModelLibrary
 from danlu.models.versions import ModelVersion, ProofSummary
+from danlu.settings import Home
 from danlu.training.adapter import load_adapter_weights
 from danlu.training.loop import Job, fit
 
@@ -90,8 +95,14 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
     return report
 
 
-def prove_run(prepared: Prepared, tell: Tell) -> Proof:
+def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
     """Measure a finished run against its base and write ``proof.json`` and ``report.html``.
+
+    Args:
+        prepared: the run.
+        tell: receives what happens.
+        aside: it is measured on other questions or examples than its own: they go into a folder under ``evals/``
+            and the run's own proof stays.
 
     Raises:
         TrainingError: the run has no adapter yet.
@@ -100,7 +111,7 @@ def prove_run(prepared: Prepared, tell: Tell) -> Proof:
     _load_finished(prepared)
     report = run.report()
     known = None
-    if report is not None and report.heldout_loss is not None and report.heldout_loss_before is not None:
+    if not aside and report is not None and report.heldout_loss is not None and report.heldout_loss_before is not None:
         known = (report.heldout_loss_before, report.heldout_loss)
     with stage(tell, "eval", "jobs.stage_eval"):
         limit = _GENERAL_FEW if plan.data.train <= 20 else _GENERAL
@@ -115,8 +126,11 @@ def prove_run(prepared: Prepared, tell: Tell) -> Proof:
             known_losses=known,
             progress=lambda key: tell(Note(text=t(key))),
         )
-        write_text(run.path / "proof.json", proof.model_dump_json(indent=2) + "\n")
-        write_report(run.path / "report.html", proof, run.name, run.events())
+        folder = run.path / "evals" / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}" if aside else run.path
+        written = Proved(proof=folder / "proof.json", report=folder / "report.html")
+        write_text(written.proof, proof.model_dump_json(indent=2) + "\n")
+        write_report(written.report, proof, run.name, run.events())
+    tell(written)
     return proof
 
 
@@ -126,8 +140,39 @@ def proof_of(run: RunFolder) -> Proof | None:
     return Proof.model_validate_json(path.read_bytes()) if path.is_file() else None
 
 
-def publish(prepared: Prepared, proof: Proof, tell: Tell, quant: str = "q8_0") -> ModelVersion:
+def publish_base(home: Home, name: str, tell: Tell, quant: str = "q8_0") -> ModelVersion:
+    """Make a version of a base model as it is, so that it can be talked to.
+
+    Raises:
+        ExportError: the export does not agree with the model; nothing is registered.
+    """
+    set_up_process()
+    home.make()
+    with stage(tell, "model", "jobs.stage_model", name=name):
+        base = ModelLibrary(home).ensure(name, progress_teller(tell))
+    with stage(tell, "export", "jobs.stage_export"):
+        version = register_version(
+            home,
+            name=base.name,
+            base=base,
+            adapter=None,
+            chat_format=ChatFormat.load(base.path),
+            formats=("gguf",),
+            quant=quant,
+        )
+        _note_agreement(version, tell)
+    tell(Published(version=version.id))
+    return version
+
+
+def publish(prepared: Prepared, proof: Proof | None, tell: Tell, quant: str = "q8_0") -> ModelVersion:
     """Export a finished run, check that the export agrees with it, and register it as a model version.
+
+    Args:
+        prepared: the run.
+        proof: its proof, whose figures go into the version; None for none.
+        tell: receives what happens.
+        quant: weights format of the export.
 
     Raises:
         ExportError: the export does not agree with its source; nothing is registered.
@@ -145,20 +190,28 @@ def publish(prepared: Prepared, proof: Proof, tell: Tell, quant: str = "q8_0") -
             chat_format=prepared.chat_format,
             formats=("gguf", "adapter"),
             quant=quant,
-            proof=ProofSummary(
-                heldout_loss_before=proof.heldout.loss_before,
-                heldout_loss_after=proof.heldout.loss_after,
-                probes_n=proof.probes.n,
-                pass_before=proof.probes.pass_before,
-                pass_after=proof.probes.pass_after,
-            ),
+            proof=None if proof is None else _summary(proof),
             model=prepared.model,
         )
-        export = version.export("gguf")
-        if export is not None and export.agreement is not None:
-            tell(Note(text=t("jobs.note_agreement", **export.agreement.model_dump())))
+        _note_agreement(version, tell)
     tell(Published(version=version.id))
     return version
+
+
+def _summary(proof: Proof) -> ProofSummary:
+    return ProofSummary(
+        heldout_loss_before=proof.heldout.loss_before,
+        heldout_loss_after=proof.heldout.loss_after,
+        probes_n=proof.probes.n,
+        pass_before=proof.probes.pass_before,
+        pass_after=proof.probes.pass_after,
+    )
+
+
+def _note_agreement(version: ModelVersion, tell: Tell) -> None:
+    export = version.export("gguf")
+    if export is not None and export.agreement is not None:
+        tell(Note(text=t("jobs.note_agreement", **export.agreement.model_dump())))
 
 
 def _asker(prepared: Prepared) -> Callable[[PeftModel], tuple[SampleAnswer, ...]]:

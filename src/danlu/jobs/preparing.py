@@ -21,7 +21,7 @@ from danlu.data.conversations import Conversation
 from danlu.data.datasets import DatasetLibrary
 from danlu.data.encode import count_tokens, encode, require_fitting
 from danlu.data.examples import Example
-from danlu.data.split import Split, split_holdout
+from danlu.data.split import Split, normalise, split_holdout
 from danlu.errors import DataError
 from danlu.evaluation.probes import Probe, probes_from, read_probes
 from danlu.files import require_free
@@ -106,7 +106,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         for manifest in manifests:
             tell(Note(text=t("jobs.note_data", name=manifest.name, rows=manifest.rows, version=manifest.version)))
     with stage(tell, "model", "jobs.stage_model", name=recipe.model):
-        base = ModelLibrary(home).ensure(recipe.model, _progress_teller(tell))
+        base = ModelLibrary(home).ensure(recipe.model, progress_teller(tell))
     with stage(tell, "plan", "jobs.stage_plan"):
         require_free(home.runs, _RUN_BYTES)
         machine = inspect_machine(home.cache)
@@ -128,7 +128,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     return replace(prepared, plan=plan)
 
 
-def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None) -> Prepared:
+def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: str | None = None) -> Prepared:
     """Load a run as it was planned, for resuming or proving it.
 
     Args:
@@ -136,6 +136,7 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None) -> Pre
         name: the run's name.
         tell: receives what happens.
         probes: probe file to use instead of the recipe's.
+        data: data set, or file, to measure on instead of what was kept aside.
 
     Raises:
         NotFoundError: no such run, or its data set is gone.
@@ -147,10 +148,14 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None) -> Pre
         recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": str(probes)})})
     library = DatasetLibrary(home.datasets)
     with stage(tell, "model", "jobs.stage_model", name=plan.model):
-        base = ModelLibrary(home).ensure(recipe.model, _progress_teller(tell))
+        base = ModelLibrary(home).ensure(recipe.model, progress_teller(tell))
         chat_format = chat_format_of(base, plan.system)
         conversations = _conversations(library, plan.datasets)
         encoded = _Encoded.of(conversations, plan.holdout_share, plan.settings.seed, chat_format)
+        if data is not None:
+            encoded = encoded.measured_on(library.open(data).conversations)
+            if probes is None:
+                recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": None})})
         prepared = _assemble(home, run, recipe, plan, base, encoded)
     tell(PlanMade(run=run.name, plan=plan))
     return prepared
@@ -179,6 +184,10 @@ class _Encoded:
     def of(cls, conversations: Sequence[Conversation], share: float, seed: int, chat_format: ChatFormat) -> _Encoded:
         split = split_holdout(conversations, share, seed)
         return cls(split, chat_format, encode(split.train, chat_format), encode(split.holdout, chat_format))
+
+    def measured_on(self, conversations: Sequence[Conversation]) -> _Encoded:
+        split = Split(self.split.train, tuple(conversations))
+        return replace(self, split=split, heldout=encode(conversations, self.chat_format))
 
     def facts(self) -> DataFacts:
         return DataFacts(
@@ -210,14 +219,17 @@ def _assemble(home: Home, run: RunFolder, recipe: Recipe, plan: Plan, base: Mode
 
 
 def _probes(recipe: Recipe, split: Split, seed: int) -> tuple[list[Probe], bool]:
-    """Take the recipe's probes, or make some of the held-out rows, or else of the rows themselves."""
+    """Take the recipe's probes, or make some of the held-out rows, or else of the rows themselves.
+
+    Returns:
+        The probes, and whether none of them is a question of the training data.
+    """
     if recipe.eval.probes is not None:
-        asked = read_probes(Path(recipe.eval.probes))
-        known = {conversation.question for conversation in split.train}
-        return asked, not any(probe.question in known for probe in asked)
-    if split.holdout:
-        return probes_from(split.holdout, _PROBES_MADE, seed), True
-    return probes_from(split.train, _PROBES_MADE, seed), False
+        probes = read_probes(Path(recipe.eval.probes))
+    else:
+        probes = probes_from(split.holdout or split.train, _PROBES_MADE, seed)
+    known = {normalise(conversation.question) for conversation in split.train}
+    return probes, not any(normalise(probe.question) in known for probe in probes)
 
 
 def _conversations(library: DatasetLibrary, datasets: Sequence[DatasetRef]) -> list[Conversation]:
@@ -233,7 +245,9 @@ def chat_format_of(base: ModelFolder, system: str) -> ChatFormat:
     return replace(plain, thinking="off") if plain.can_think else plain
 
 
-def _progress_teller(tell: Tell) -> Callable[[Progress], None]:
+def progress_teller(tell: Tell) -> Callable[[Progress], None]:
+    """Return a receiver of a pull's progress that tells it on."""
+
     def report(progress: Progress) -> None:
         if progress.note:
             tell(Note(text=progress.note))
