@@ -1,4 +1,4 @@
-"""A name on the command line finds its version, or makes it of a trained run or a base model; no model is trained here."""
+"""A name on the command line finds its version, or makes it of a trained run or a base model."""
 
 from __future__ import annotations
 
