@@ -18,7 +18,7 @@ from danlu.errors import DanluError
 from danlu.i18n import use_language
 from danlu.jobs import pipeline, preparing
 from danlu.jobs.forge_order import Order
-from danlu.jobs.messages import Refused, Told
+from danlu.jobs.messages import Refused, Tell, Told
 from danlu.logs import set_up_logging
 from danlu.processes import watch_parent
 from danlu.settings import Home
@@ -52,7 +52,7 @@ class Stopping:
             raise Stop
 
 
-def work(order: Order, tell: preparing.Tell, stopping: Stopping) -> None:
+def work(order: Order, tell: Tell, stopping: Stopping) -> None:
     """Do an order."""
     home = Home(order.home)
     if order.task == "base":

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -10,7 +11,9 @@ from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
 from danlu import errors
 from danlu.errors import DanluError
 from danlu.events import Event
+from danlu.i18n import t
 from danlu.jobs.runs import TrainReport
+from danlu.models.sources.base import Progress
 from danlu.planning.plan import Plan
 
 Stage = Literal["model", "data", "plan", "train", "eval", "export"]
@@ -115,3 +118,17 @@ Told = Annotated[
     Field(discriminator="kind"),
 ]
 TOLD: TypeAdapter[Told] = TypeAdapter(Told)
+
+Tell = Callable[[Told], None]
+
+
+def pull_teller(tell: Tell) -> Callable[[Progress], None]:
+    """Return a receiver of a pull's progress that tells it on."""
+
+    def report(progress: Progress) -> None:
+        if progress.note:
+            tell(Note(text=progress.note))
+        elif progress.done or progress.total:
+            tell(Advance(text=t(f"jobs.pull_{progress.stage}"), done=progress.done, total=progress.total))
+
+    return report

@@ -25,9 +25,11 @@ from danlu.jobs.messages import (
     Note,
     Proved,
     Published,
+    Tell,
     Trained,
+    pull_teller,
 )
-from danlu.jobs.preparing import Prepared, Tell, progress_teller, set_up_process, stage
+from danlu.jobs.preparing import Prepared, set_up_process, stage
 from danlu.jobs.runs import RunFolder, TrainReport
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
@@ -149,7 +151,7 @@ def publish_base(home: Home, name: str, tell: Tell, quant: str = "q8_0") -> Mode
     set_up_process()
     home.make()
     with stage(tell, "model", "jobs.stage_model", name=name):
-        base = ModelLibrary(home).ensure(name, progress_teller(tell))
+        base = ModelLibrary(home).ensure(name, pull_teller(tell))
     with stage(tell, "export", "jobs.stage_export"):
         version = register_version(
             home,

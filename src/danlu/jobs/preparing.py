@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -28,19 +28,18 @@ from danlu.files import require_free
 from danlu.hardware import inspect_machine, physical_cores
 from danlu.i18n import t
 from danlu.jobs.messages import (
-    Advance,
     Note,
     PlanMade,
     Stage,
     StageBegan,
     StageEnded,
-    Told,
+    Tell,
+    pull_teller,
 )
 from danlu.jobs.runs import RunFolder, Runs
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelFolder, ModelLibrary
 from danlu.models.load import load_model
-from danlu.models.sources.base import Progress
 from danlu.models.versions import DatasetRef
 from danlu.planning.estimate import predict
 from danlu.planning.facts import DataFacts, model_facts
@@ -49,8 +48,6 @@ from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.adapter import attach_lora
 from danlu.training.memory import keep_freed_memory
-
-Tell = Callable[[Told], None]
 
 _PROBES_MADE = 10
 # Room for checkpoints (an adapter and its optimizer state, three at a time), the adapter and the report.
@@ -106,7 +103,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         for manifest in manifests:
             tell(Note(text=t("jobs.note_data", name=manifest.name, rows=manifest.rows, version=manifest.version)))
     with stage(tell, "model", "jobs.stage_model", name=recipe.model):
-        base = ModelLibrary(home).ensure(recipe.model, progress_teller(tell))
+        base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
     with stage(tell, "plan", "jobs.stage_plan"):
         require_free(home.runs, _RUN_BYTES)
         machine = inspect_machine(home.cache)
@@ -148,7 +145,7 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
         recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": str(probes)})})
     library = DatasetLibrary(home.datasets)
     with stage(tell, "model", "jobs.stage_model", name=plan.model):
-        base = ModelLibrary(home).ensure(recipe.model, progress_teller(tell))
+        base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
         chat_format = chat_format_of(base, plan.system)
         conversations = _conversations(library, plan.datasets)
         encoded = _Encoded.of(conversations, plan.holdout_share, plan.settings.seed, chat_format)
@@ -243,18 +240,6 @@ def chat_format_of(base: ModelFolder, system: str) -> ChatFormat:
     """
     plain = ChatFormat.load(base.path, system)
     return replace(plain, thinking="off") if plain.can_think else plain
-
-
-def progress_teller(tell: Tell) -> Callable[[Progress], None]:
-    """Return a receiver of a pull's progress that tells it on."""
-
-    def report(progress: Progress) -> None:
-        if progress.note:
-            tell(Note(text=progress.note))
-        elif progress.done or progress.total:
-            tell(Advance(text=t(f"jobs.pull_{progress.stage}"), done=progress.done, total=progress.total))
-
-    return report
 
 
 @contextmanager
