@@ -87,9 +87,13 @@ def server(home: Path) -> Iterator[Server]:
         yield running
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    """A real browser."""
+    """A real browser.
+
+    Not for the session: Playwright keeps an event loop running in this thread, in which no other test's
+    ``asyncio.run`` works.
+    """
     from playwright.sync_api import sync_playwright
 
     found = next(filter(None, map(shutil.which, BROWSERS)), None)

@@ -114,6 +114,23 @@ def test_a_child_that_always_dies_is_given_up_with_its_last_words(
     run(engine.stop())
 
 
+def test_a_child_that_cannot_be_started_is_given_up_with_the_reason(
+    run: Run[Any], llamacpp_spec: EngineSpec, tmp_path: Path
+) -> None:
+    program = tmp_path / "no-such-program"
+
+    async def start() -> ChildEngine:
+        engine = ChildEngine(llamacpp_spec, replace(QUICK, max_crashes=2), command=(str(program),))
+        await engine.start()
+        with pytest.raises(EngineError, match="No such file"):
+            await engine.wait_ready(60)
+        return engine
+
+    engine = run(start())
+    assert engine.state.state == "failed"
+    assert engine.pid is None
+
+
 def test_a_failed_engine_refuses_callers_at_once_and_can_be_started_again(
     run: Run[Any], llamacpp_spec: EngineSpec, prompts: ChatFormat
 ) -> None:
@@ -165,8 +182,10 @@ def test_stopping_ends_the_child_and_its_running_answer(
         reader = asyncio.create_task(collect(door.generate(asking("x", CONTEXT))))
         await until(lambda: door.health().tokens > 0)
         await door.stop()
-        with pytest.raises(EngineError):
-            await reader
+        with pytest.raises(EngineError) as error:
+            async with asyncio.timeout(10):  # at once, not when the caller's clock runs out
+                await reader
+        assert error.value.key == "serving.engine_stopped"
         assert not psutil.pid_exists(pid)
         assert door.engine.state.state == "stopped"
 

@@ -1,22 +1,14 @@
-"""What the processor can do, asked before native code that needs it is loaded. Not for measuring speed."""
+"""What the processor can do, asked before native code that needs it is loaded. Not for its speed (``hardware``)."""
 
 from __future__ import annotations
 
 import platform
 from pathlib import Path
 
-import psutil
-
 from danlu.errors import MachineError
 
 # The wheels of xllamacpp for x86 are compiled for these; without them the process dies with an illegal instruction.
 _NEEDED = ("avx2", "fma", "f16c", "bmi2")
-
-
-def physical_cores() -> int:
-    """Return the number of physical cores this process may use (hyper-threads do not speed up generation)."""
-    logical = len(psutil.Process().cpu_affinity()) if hasattr(psutil.Process, "cpu_affinity") else psutil.cpu_count()
-    return max(1, min(psutil.cpu_count(logical=False) or 1, logical or 1))
 
 
 def missing_features(cpuinfo: Path = Path("/proc/cpuinfo")) -> tuple[str, ...]:

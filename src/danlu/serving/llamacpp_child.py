@@ -1,15 +1,13 @@
 """The child process of the ``llamacpp`` engine: llama.cpp's own HTTP server, through xllamacpp, on a loopback port.
 
 It lives in a process of its own because the library takes over signal handlers, keeps global state and aborts on an
-assertion. Its first line on stdout is ``{"port": N}`` or ``{"error": KEY, "where": …, "params": {…}}``.
-Its key comes by environment. Not to be imported by anything.
+assertion. It says by ``announcement`` where it listens; its key comes by environment. Not to be imported by anything.
 """
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import json
 import os
 import signal
 import sys
@@ -19,9 +17,9 @@ from urllib.parse import urlsplit
 
 from danlu.errors import DanluError, ModelError
 from danlu.processes import watch_parent
+from danlu.serving.announcement import KEY_VARIABLE, Announcer
 from danlu.serving.cpu import require_features
 
-_KEY_VARIABLE = "DANLU_ENGINE_KEY"
 _CACHE_MIB = 256  # host memory for prompts that left their slot; llama.cpp's default is 8 GiB
 # Tokens between two looks at the connections: the prompt of a caller who left is dropped after so many tokens, and
 # other callers' answers go on in between.
@@ -30,20 +28,16 @@ _BATCH = 64
 
 def main() -> None:
     """Serve until SIGTERM or until the parent is gone."""
-    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever native code prints goes to the log, not into the protocol
+    announcer = Announcer()
     die_with_parent()
     arguments = _parser().parse_args()
     watch_parent()
     try:
         require_features()
-        url = _serve(arguments)
+        port = _serve(arguments)
     except DanluError as error:
-        about = {"error": error.key, "where": error.where, "params": error.params}
-        print(json.dumps(about, default=str), file=report, flush=True)
-        os._exit(1)  # not sys.exit: the watcher holds the lock of stdin, over which the interpreter stumbles at its end
-    print(json.dumps({"port": urlsplit(url).port}), file=report, flush=True)
-    report.close()
+        announcer.refuse(error)
+    announcer.ready(port)
     threading.Event().wait()
 
 
@@ -62,7 +56,7 @@ def die_with_parent() -> None:
         fcntl.fcntl(0, fcntl.F_SETFL, fcntl.fcntl(0, fcntl.F_GETFL) | os.O_ASYNC)  # SIGIO, whose default is to end
 
 
-def _serve(arguments: argparse.Namespace) -> str:
+def _serve(arguments: argparse.Namespace) -> int:
     import xllamacpp
 
     weights: Path = arguments.weights
@@ -73,7 +67,7 @@ def _serve(arguments: argparse.Namespace) -> str:
     parameters.model_alias = {arguments.model_id}
     parameters.hostnames = ["127.0.0.1"]
     parameters.port = 0
-    parameters.api_keys = [os.environ.pop(_KEY_VARIABLE)]
+    parameters.api_keys = [os.environ.pop(KEY_VARIABLE)]
     parameters.cors_origins = ""
     parameters.cors_credentials = False
     parameters.ui = False
@@ -98,8 +92,9 @@ def _serve(arguments: argparse.Namespace) -> str:
     # The library has put its own handlers in place, which end slowly; this process has nothing to save.
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
-    url: str = _server.listening_address
-    return url
+    port: int | None = urlsplit(_server.listening_address).port
+    assert port is not None
+    return port
 
 
 def _parser() -> argparse.ArgumentParser:

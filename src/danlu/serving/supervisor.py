@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import json
 import logging
 import os
 import secrets
@@ -23,9 +22,10 @@ from subprocess import PIPE
 from typing import IO, Final
 
 from danlu.errors import EngineError
+from danlu.hardware import physical_cores
 from danlu.i18n import t
 from danlu.processes import ChildProcess, python_child
-from danlu.serving.cpu import physical_cores
+from danlu.serving.announcement import KEY_VARIABLE, UnusableError, read_port
 from danlu.serving.engine import (
     EngineFinish,
     EnginePiece,
@@ -40,7 +40,6 @@ from danlu.serving.wire_client import WireClient
 
 _log = logging.getLogger(__name__)
 
-KEY_VARIABLE: Final = "DANLU_ENGINE_KEY"
 _MODULES: Final = {"llamacpp": "danlu.serving.llamacpp_child", "transformers": "danlu.serving.transformers_child"}
 _LOG_BYTES: Final = 5_000_000
 _LAST_LINES: Final = 3
@@ -70,10 +69,6 @@ class RestartPolicy:
     probe_timeout: float = 5.0
     probe_failures: int = 4
     load_timeout: float = 900.0
-
-
-class _UnusableError(EngineError):
-    """The child has said why it cannot work; trying again would not help."""
 
 
 class ChildEngine:
@@ -149,6 +144,8 @@ class ChildEngine:
                 async for event in events:
                     yield event
         except EngineError as error:
+            if self._task is None:
+                raise EngineError("serving.engine_stopped", model=self.spec.model_id) from error
             if error.key == "serving.engine_gone" and client is self._client and self.state.state == "ready":
                 # The next caller must not run into the same dead child before the supervisor has looked at it.
                 self._states.set("restarting", error.what())
@@ -165,7 +162,7 @@ class ChildEngine:
                 self._states.set("ready", restarts=restarts)
                 ready_at = time.monotonic()
                 reason = await self._until_it_ends(client)
-            except _UnusableError as error:
+            except UnusableError as error:
                 await self._end_child(grace=1.0)
                 self._states.set("failed", error.message())
                 return
@@ -186,17 +183,16 @@ class ChildEngine:
         """Start the child and return its client once it has generated a token.
 
         Raises:
-            EngineError: the child ended, or was not ready in time.
+            EngineError: the child could not be started, ended, or was not ready in time.
         """
         key = secrets.token_urlsafe(32)
-        self._log_start = _rotate(self._log_path)
-        self._child = await asyncio.to_thread(
-            ChildProcess,
-            self._command,
-            log=self._log_path,
-            stdout=PIPE,
-            env={KEY_VARIABLE: key, **_environment(self.spec)},
-        )
+        environment = {KEY_VARIABLE: key, **_environment(self.spec)}
+        try:
+            self._log_start = _rotate(self._log_path)
+            # Not in a thread: a cancellation while it starts would leave a child that nobody knows of.
+            self._child = ChildProcess(self._command, log=self._log_path, stdout=PIPE, env=environment)
+        except OSError as error:
+            raise EngineError("serving.engine_not_started", reason=error.strerror or str(error)) from error
         try:
             async with asyncio.timeout(self._policy.load_timeout):
                 port = await self._port(self._child)
@@ -218,13 +214,7 @@ class ChildEngine:
         if not line:
             await asyncio.to_thread(child.wait, 10.0)
             raise self._ended(child)
-        try:
-            report = json.loads(line)
-        except ValueError as error:
-            raise EngineError("serving.engine_garbage", reason=line[:100].decode(errors="replace")) from error
-        if "error" in report:
-            raise _UnusableError(report["error"], report["where"], **report["params"])
-        return int(report["port"])
+        return read_port(line)
 
     async def _until_it_ends(self, client: WireClient) -> str:
         """Return why a ready child is no longer of use."""

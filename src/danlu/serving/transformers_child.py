@@ -1,8 +1,8 @@
 """The child process of the ``transformers`` engine: any checkpoint or adapter, no export, one answer at a time.
 
 The reference that the other engines are compared with, and the fallback where llama.cpp does not run. It speaks the
-same wire: ``POST /v1/completions`` with token ids, streamed. Its first line on stdout is ``{"port": N}`` or
-``{"error": KEY, "where": …, "params": {…}}``; its key comes by environment. Not for many callers, nor to be imported.
+same wire: ``POST /v1/completions`` with token ids, streamed. It says by ``announcement`` where it listens; its key
+comes by environment. Not for many callers, nor to be imported.
 """
 
 from __future__ import annotations
@@ -26,9 +26,8 @@ from starlette.routing import Route
 
 from danlu.errors import DanluError
 from danlu.processes import watch_parent
+from danlu.serving.announcement import KEY_VARIABLE, Announcer
 from danlu.serving.transformers_model import Asked, LocalModel
-
-_KEY_VARIABLE = "DANLU_ENGINE_KEY"
 
 
 class _Completion(BaseModel):
@@ -119,22 +118,18 @@ class _App:
 
 def main() -> None:
     """Serve until SIGTERM or until the parent is gone."""
-    report = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)  # whatever libraries print goes to the log, not into the protocol
+    announcer = Announcer()
     arguments = _parser().parse_args()
     watch_parent()
-    key = os.environ.pop(_KEY_VARIABLE)
+    key = os.environ.pop(KEY_VARIABLE)
     try:
         model = LocalModel.load(arguments.weights, arguments.adapter, arguments.tokenizer, arguments.threads)
     except DanluError as error:
-        about = {"error": error.key, "where": error.where, "params": error.params}
-        print(json.dumps(about, default=str), file=report, flush=True)
-        os._exit(1)  # not sys.exit: the watcher holds the lock of stdin, over which the interpreter stumbles at its end
+        announcer.refuse(error)
     app = _App(model, arguments.model_id, arguments.context, key)
     routes = [Route("/health", app.health), Route("/v1/completions", app.completions, methods=["POST"])]
     listener = socket.create_server(("127.0.0.1", 0))
-    print(json.dumps({"port": listener.getsockname()[1]}), file=report, flush=True)
-    report.close()
+    announcer.ready(listener.getsockname()[1])
     config = uvicorn.Config(Starlette(routes=routes), log_level="warning", timeout_graceful_shutdown=1, lifespan="off")
     try:
         uvicorn.Server(config).run(sockets=[listener])

@@ -44,9 +44,13 @@ class WireClient:
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=10),
             read_bufsize=_LINE_BYTES,
         )
+        self._open: set[aiohttp.ClientResponse] = set()
 
     async def close(self) -> None:
         """Close every connection; running generations end with an ``EngineError``."""
+        for response in self._open:
+            # aiohttp drops the connection without a word to who reads from it: they would wait for ever.
+            response.content.set_exception(aiohttp.ClientConnectionError("the client was closed"))
         await self._session.close()
 
     async def healthy(self, timeout: float) -> bool:
@@ -70,6 +74,7 @@ class WireClient:
             response = await self._session.post(self.base_url + path, json=self._body(request), allow_redirects=False)
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineError("serving.engine_gone", reason=str(error) or type(error).__name__) from error
+        self._open.add(response)
         try:
             if response.status != 200:
                 raise EngineError("serving.engine_refused", status=response.status, reason=await _reason(response))
@@ -79,6 +84,7 @@ class WireClient:
         except (aiohttp.ClientError, ConnectionError) as error:
             raise EngineError("serving.engine_gone", reason=str(error) or type(error).__name__) from error
         finally:
+            self._open.discard(response)
             response.close()
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[EnginePiece | EngineFinish, None]:
