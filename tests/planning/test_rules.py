@@ -31,7 +31,7 @@ def test_a_tenth_is_kept_aside_but_nothing_of_very_few_rows(rows, share):
     assert rules.holdout_share(rows).value == share
 
 
-@pytest.mark.parametrize(("rows", "size"), [(1, 2), (20, 2), (21, 8), (1999, 8), (2000, 16), (10**6, 16)])
+@pytest.mark.parametrize(("rows", "size"), [(1, 1), (3, 3), (20, 4), (21, 8), (1999, 8), (2000, 16), (10**6, 16)])
 def test_small_data_gets_small_batches(rows, size):
     assert rules.batch_size(data(rows)).value == size
 
@@ -102,7 +102,12 @@ def test_the_faster_format_is_taken(fp32, bf16, dtype):
 
 @pytest.mark.parametrize(("steps", "every"), [(1, 1), (5, 1), (6, 1), (7, 2), (84, 14), (600, 100), (10_000, 100)])
 def test_progress_is_measured_six_times_and_every_hundred_steps(steps, every):
-    assert rules.eval_every(steps).value == every
+    assert rules.eval_every(steps, data(holdout=10)).value == every
+
+
+def test_progress_is_looked_at_three_times_where_there_is_nothing_to_measure_on():
+    choice = rules.eval_every(25, data(10, holdout=0))
+    assert (choice.value, choice.params) == (9, {"rounds": 3})
 
 
 @pytest.mark.parametrize(("holdout", "stops"), [(0, False), (1, True)])
@@ -130,7 +135,7 @@ def test_every_rule_gives_a_reason_that_can_be_said_in_both_languages():
         rules.holdout_share(5), rules.holdout_share(500), rules.batch_size(data(5)), rules.batch_size(data(500)),
         rules.batch_size(data(5000)), rules.epochs(data(5)), rules.epochs(data(5000)),
         rules.learning_rate(shape, 8, 100), rules.rank(shape, facts), rules.alpha(16), rules.max_length(shape, facts),
-        rules.dtype(here), rules.scheduler(), rules.warmup_ratio(), rules.eval_every(100),
+        rules.dtype(here), rules.scheduler(), rules.warmup_ratio(), rules.eval_every(100, facts),
         rules.early_stopping(facts), rules.early_stopping(data(holdout=0)), rules.token_budget(facts, here, shape),
     ]  # fmt: skip
     for choice in choices:

@@ -327,7 +327,6 @@ def test_nothing_to_learn_is_said_before_the_first_step(tmp_path):
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
 def test_the_adapter_loads_in_plain_peft_and_gives_the_same_logits(tmp_path, family):
     _, model = run(tmp_path, settings(steps=4), heldout=[], family=family)
-    LossModel(model).use_generation_attention()
     loaded = PeftModel.from_pretrained(tiny_model(family), tmp_path / "adapter").eval()
     ids = torch.tensor([examples()[0].input_ids])
     with torch.no_grad():

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Final
 
 from peft import PeftModel
 
 from danlu.data.examples import Example
 from danlu.evaluation.general import measure_general
-from danlu.evaluation.generate import answer_all
+from danlu.evaluation.generate import MAX_NEW_TOKENS, answer_all
 from danlu.evaluation.probes import Probe
 from danlu.evaluation.result import GeneralProof, HeldoutProof, ProbeItem, ProbeProof, Proof
 from danlu.models.chat_format import ChatFormat
 from danlu.training.forward import LossModel
+
+_FEWEST_TOKENS: Final = 32
 
 
 def prove(
@@ -48,12 +51,11 @@ def prove(
         loss_after = losses.mean_loss(heldout, token_budget)
         with model.disable_adapter():
             loss_before = losses.mean_loss(heldout, token_budget)
-    losses.use_generation_attention()
     model.eval()
     progress("evaluation.doing_probes")
     after = answer_all(model, chat_format, questions)
     with model.disable_adapter():
-        before = answer_all(model, chat_format, questions)
+        before = answer_all(model, chat_format, questions, _tokens_before(chat_format, after))
     items = tuple(
         ProbeItem(
             question=probe.question,
@@ -79,3 +81,12 @@ def prove(
         ),
         unseen=unseen,
     )
+
+
+def _tokens_before(chat_format: ChatFormat, after: Sequence[str]) -> int:
+    """Return how long the base model may answer: twice as long as the tuned one did at most.
+
+    An untuned model goes on until it is stopped, and whoever waits for the proof waits for that.
+    """
+    longest = max((len(chat_format.tokenizer.encode(text, add_special_tokens=False)) for text in after), default=0)
+    return min(MAX_NEW_TOKENS, max(_FEWEST_TOKENS, 2 * longest))

@@ -39,7 +39,7 @@ from danlu.training.adapter import load_adapter_weights
 from danlu.training.loop import Job, fit
 
 _PROBES_WATCHED = 2
-_WATCHED_TOKENS = 32
+_WATCHED_TOKENS = 24
 _GENERAL_FEW = 12
 _GENERAL = 30
 

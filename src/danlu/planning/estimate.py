@@ -24,10 +24,10 @@ _OVERHEAD = 1.05
 def predict(
     model: PeftModel, examples: Sequence[Example], heldout: Sequence[Example], settings: TrainSettings
 ) -> Prediction:
-    """Run the largest piece of the run forward and backward, twice, and scale.
+    """Run the largest piece of the run forward and backward, and scale.
 
-    The first pass takes the memory that the run will need and warms up; the second is timed. Gradients are thrown
-    away, so the run that follows is not changed.
+    A pass over the shortest example warms up; the largest piece takes the memory that the run will need and is timed.
+    Gradients are thrown away, so the run that follows is not changed.
 
     Args:
         model: the model with its fresh adapter.
@@ -42,9 +42,10 @@ def predict(
     tokens, largest = max((piece for step in pieces for piece in step), key=lambda piece: piece[0])
     model.train()
     seconds = 0.0
-    for _ in range(2):
+    shortest = min(examples, key=lambda item: (item.supervised == 0, len(item.input_ids)))
+    for piece in (losses.step_losses([shortest], settings.token_budget)[0][1], largest):
         start = time.perf_counter()
-        losses.piece_loss(largest).backward()  # type: ignore[no-untyped-call]
+        losses.piece_loss(piece).backward()  # type: ignore[no-untyped-call]
         model.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - start
     rate = tokens / seconds

@@ -168,7 +168,7 @@ def make_plan(
     longest = decider.decide("train.max_length", wish.max_length, rules.max_length(model, data))
     r = decider.decide("lora.r", recipe.lora.r, rules.rank(model, data))
     alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r))
-    every = decider.decide("eval.every", recipe.eval.every, rules.eval_every(steps))
+    every = decider.decide("eval.every", recipe.eval.every, rules.eval_every(steps, data))
     stop = decider.decide("eval.early_stopping", recipe.eval.early_stopping, rules.early_stopping(data))
     budget = rules.token_budget(data, machine, model)
     few = data.train <= rules.FEW

@@ -53,9 +53,14 @@ def holdout_share(rows: int) -> Choice:
 
 
 def batch_size(data: DataFacts) -> Choice:
-    """Small data needs many corrections, so few examples each; above 2,000 rows 16 (LoRA loses from 32 on)."""
+    """Small data needs many corrections, so few examples each; above 2,000 rows 16 (LoRA loses from 32 on).
+
+    Ten rows of Chinese are learned by heart in the same number of passes with 2, 3 and 5 at a time (measured); more
+    at a time is faster by the token.
+    """
     if data.train <= FEW:
-        return Choice(2, "planning.batch_few", {"rows": data.train})
+        size = min(4, data.train)
+        return Choice(size, "planning.batch_few", {"rows": data.train, "size": size})
     if data.train < 2000:
         return Choice(8, "planning.batch_small", {"rows": data.train})
     return Choice(16, "planning.batch_large", {"rows": data.train})
@@ -119,9 +124,10 @@ def warmup_ratio() -> Choice:
     return Choice(0.05, "planning.warmup")
 
 
-def eval_every(steps: int) -> Choice:
-    """Six times a run, and at least every 100 steps."""
-    return Choice(max(1, min(math.ceil(steps / 6), 100)), "planning.eval_every")
+def eval_every(steps: int, data: DataFacts) -> Choice:
+    """Six times a run, and at least every 100 steps; three times where there is no held-out loss to be measured."""
+    rounds = 6 if data.holdout else 3
+    return Choice(max(1, min(math.ceil(steps / rounds), 100)), "planning.eval_every", {"rounds": rounds})
 
 
 def early_stopping(data: DataFacts) -> Choice:

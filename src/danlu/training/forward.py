@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Final
 
 import torch
@@ -62,18 +63,17 @@ class LossModel:
 
     def _predicting(self, batch: MicroBatch) -> torch.Tensor:
         """Return the last hidden states of the positions that predict a learned token, shape [S, H]."""
-        self._use_attention(ATTENTION_NAME)
-        hidden: torch.Tensor = self._base.model(
-            input_ids=batch.input_ids,
-            position_ids=batch.layout.position_ids,
-            layout=batch.layout,
-            use_cache=False,
-        ).last_hidden_state[0, batch.rows]
+        with self._packed_attention():
+            hidden: torch.Tensor = self._base.model(
+                input_ids=batch.input_ids,
+                position_ids=batch.layout.position_ids,
+                layout=batch.layout,
+                use_cache=False,
+            ).last_hidden_state[0, batch.rows]
         return hidden
 
     def _plain(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return padded logits [N, T-1, V] and the token that each predicts, -100 where none is learned [N, T-1]."""
-        self._use_attention("sdpa")
         longest = max(len(example.input_ids) for example in examples)
         ids = torch.zeros(len(examples), longest, dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -144,10 +144,14 @@ class LossModel:
         self.packed = abs(fast - plain) / max(supervised, 1) <= _TOLERANCE.get(self._base.dtype, 3e-2)
         return self.packed
 
-    def use_generation_attention(self) -> None:
-        """Switch to the model's own attention, which generation with a cache needs."""
-        self._use_attention("sdpa")
-
-    def _use_attention(self, name: str) -> None:
-        if self._base.config._attn_implementation != name:
-            self._base.set_attn_implementation(name)
+    @contextmanager
+    def _packed_attention(self) -> Iterator[None]:
+        """Put the packed attention in the place of the model's own, which everybody else expects to find there."""
+        config = self._base.config
+        own = config._attn_implementation
+        # Not set_attn_implementation: it goes through every module, which for each piece would be felt.
+        config._attn_implementation = ATTENTION_NAME
+        try:
+            yield
+        finally:
+            config._attn_implementation = own

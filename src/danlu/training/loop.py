@@ -131,7 +131,8 @@ def fit(
         emit(Sample(step=0, answers=_ask(losses, job.ask)))
 
     members = step_members(len(job.examples), settings.batch_size, settings.seed, settings.steps)
-    per_epoch = max(1, round(len(job.examples) / settings.batch_size))
+    rows = len(job.examples)
+    per_epoch = math.ceil(rows / settings.batch_size)  # rounded up: what is judged learned has all been seen
     wild = 0
     gc.collect()
     gc.disable()
@@ -140,7 +141,7 @@ def fit(
         over = state.step > 0 and (_learned_by_heart(state, settings, per_epoch) or _exhausted(state, settings))
         while state.step < settings.steps and not over:
             examples = [job.examples[index] for index in members[state.step]]
-            event = _step(losses, optimizer, parameters, examples, state, settings, per_epoch)
+            event = _step(losses, optimizer, parameters, examples, state, settings, rows)
             emit(event)
             wild = wild + 1 if _is_wild(event, state, settings) else 0
             if wild >= _DIVERGED_STEPS:
@@ -187,7 +188,7 @@ def _step(
     examples: Sequence[Example],
     state: LoopState,
     settings: TrainSettings,
-    per_epoch: int,
+    rows: int,
 ) -> Step:
     """Do one optimizer step: the loss is the mean over all learned tokens of the step, however it is cut."""
     start = time.perf_counter()
@@ -216,10 +217,10 @@ def _step(
     state.examples += len(examples)
     state.seconds += seconds
     state.first_loss = loss if state.first_loss is None else state.first_loss
-    state.epoch_losses = [*state.epoch_losses, loss][-per_epoch:]
+    state.epoch_losses = [*state.epoch_losses, loss][-math.ceil(rows / settings.batch_size) :]
     return Step(
         step=state.step,
-        epoch=round(state.step / per_epoch, 3),
+        epoch=round(state.examples / rows, 3),
         loss=loss,
         learning_rate=rate,
         grad_norm=norm,
@@ -247,7 +248,6 @@ def _measure(
 
 
 def _ask(losses: LossModel, ask: Ask) -> tuple[SampleAnswer, ...]:
-    losses.use_generation_attention()
     losses.model.eval()
     answers = ask(losses.model)
     losses.model.train()
