@@ -5,20 +5,25 @@ Speeds are measured, not looked up: a processor's name says little inside a virt
 
 from __future__ import annotations
 
+import contextlib
 import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import psutil
 from pydantic import BaseModel, ValidationError
 
 from danlu.files import write_json
 
+if TYPE_CHECKING:
+    import torch
+
 _CGROUP_LIMITS = (Path("/sys/fs/cgroup/memory.max"), Path("/sys/fs/cgroup/memory/memory.limit_in_bytes"))
 # One product of this shape is 0.9 GFLOP: long enough to time, short enough to repeat on a slow machine.
 _ROWS, _INNER, _COLUMNS = 512, 576, 1536
-_SECONDS_PER_DTYPE = 0.4
+_SECONDS = 0.6
 
 
 class _Measured(BaseModel):
@@ -75,29 +80,31 @@ def available_memory() -> int:
 
 
 def measure_gflops() -> dict[str, float]:
-    """Measure the matrix speed of this machine in fp32 and bf16, in GFLOP/s (about one second).
+    """Measure the matrix speed of this machine in fp32 and bf16, in GFLOP/s (less than a second).
 
-    The fastest sample counts: whatever else the machine does can only slow one down.
+    The two take turns, so that whatever else the machine does slows down both, and the fastest sample of each counts.
     """
     import torch
 
-    speeds: dict[str, float] = {}
-    for name, dtype in (("float32", torch.float32), ("bfloat16", torch.bfloat16)):
-        left = torch.randn(_ROWS, _INNER).to(dtype)
-        right = torch.randn(_COLUMNS, _INNER).to(dtype)
-        torch.nn.functional.linear(left, right)
-        samples: list[float] = []
-        end = time.perf_counter() + _SECONDS_PER_DTYPE
-        while time.perf_counter() < end or len(samples) < 3:
+    left, right = torch.randn(_ROWS, _INNER), torch.randn(_COLUMNS, _INNER)
+    pairs = {name: (left.to(dtype), right.to(dtype)) for name, dtype in _dtypes().items()}
+    samples: dict[str, list[float]] = {name: [] for name in pairs}
+    for matrices in pairs.values():
+        torch.nn.functional.linear(*matrices)
+    end = time.perf_counter() + _SECONDS
+    while time.perf_counter() < end or len(samples["float32"]) < 3:
+        for name, matrices in pairs.items():
             start = time.perf_counter()
-            torch.nn.functional.linear(left, right)
-            samples.append(time.perf_counter() - start)
-        speeds[name] = 2 * _ROWS * _INNER * _COLUMNS / min(samples) / 1e9
-    return speeds
+            torch.nn.functional.linear(*matrices)
+            samples[name].append(time.perf_counter() - start)
+    return {name: 2 * _ROWS * _INNER * _COLUMNS / min(times) / 1e9 for name, times in samples.items()}
 
 
 def inspect_machine(cache: Path | None = None) -> Machine:
-    """Describe the machine; the speed is measured once and kept in ``cache`` until the processor changes."""
+    """Describe the machine; ``cache`` keeps the best speed ever measured on this processor.
+
+    It is measured each time: a first measurement on a busy machine would stay for ever.
+    """
     import torch
 
     name = platform.processor() or platform.machine()
@@ -112,7 +119,7 @@ def inspect_machine(cache: Path | None = None) -> Machine:
         memory_bytes=memory_limit(),
         available_bytes=available_memory(),
         gpu=torch.cuda.get_device_name(0) if torch.cuda.is_available() else None,
-        gflops=_cached_speed(cache / "machine.json" if cache else None, key),
+        gflops=_best_speed(cache / "machine.json" if cache else None, key),
     )
 
 
@@ -121,15 +128,22 @@ def machine_as_dict(machine: Machine) -> dict[str, object]:
     return asdict(machine)
 
 
-def _cached_speed(path: Path | None, key: str) -> dict[str, float]:
-    if path is not None and path.is_file():
-        try:
-            stored = _Measured.model_validate_json(path.read_bytes())
-        except ValidationError:  # a damaged cache is measured again
-            stored = None
-        if stored is not None and stored.key == key:
-            return stored.gflops
+def _best_speed(path: Path | None, key: str) -> dict[str, float]:
     speeds = measure_gflops()
-    if path is not None:
-        write_json(path, {"key": key, "gflops": speeds})
-    return speeds
+    if path is None:
+        return speeds
+    stored = None
+    if path.is_file():
+        with contextlib.suppress(ValidationError):  # a damaged file is written anew
+            stored = _Measured.model_validate_json(path.read_bytes())
+    known = stored.gflops if stored is not None and stored.key == key else {}
+    best = {name: max(speed, known.get(name, 0.0)) for name, speed in speeds.items()}
+    if best != known:
+        write_json(path, {"key": key, "gflops": best})
+    return best
+
+
+def _dtypes() -> dict[str, torch.dtype]:
+    import torch
+
+    return {"float32": torch.float32, "bfloat16": torch.bfloat16}

@@ -24,9 +24,7 @@ def material(tmp_path_factory):
 
 @pytest.fixture
 def home(tmp_path):
-    made = Home(tmp_path / "home").make()
-    (made.cache / "machine.json").unlink(missing_ok=True)
-    return made
+    return Home(tmp_path / "home").make()
 
 
 def quiet(_message) -> None:

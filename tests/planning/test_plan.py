@@ -9,16 +9,15 @@ import pytest
 import torch
 from pydantic import ValidationError
 
-from danlu.errors import ModelError, RecipeError
+from danlu.errors import RecipeError
 from danlu.models.versions import DatasetRef
 from danlu.planning import rules
 from danlu.planning.estimate import predict
-from danlu.planning.facts import ModelFacts, model_facts
 from danlu.planning.plan import Plan, Prediction, decide_holdout, make_plan, require_built
 from danlu.recipe import load_recipe
 from danlu.training.adapter import attach_lora, trainable
-from tests.planning.test_rules import data, machine, model
-from tests.tiny import tiny_model, write_tiny_model
+from tests.planning.test_rules import base, data, machine, model
+from tests.tiny import tiny_model
 from tests.training.fitting import LORA, examples, settings
 
 SETS = (DatasetRef(name="persona", version="20250101-000000-00000000", sha256="0" * 64),)
@@ -30,7 +29,7 @@ def recipe(*words: str):
 
 def plan(*words: str, facts=None) -> Plan:
     wanted, facts = recipe(*words), facts or data()
-    return make_plan(wanted, model(), facts, machine(), SETS, decide_holdout(wanted, facts.rows))
+    return make_plan(wanted, base(), facts, machine(), SETS, decide_holdout(wanted, facts.rows))
 
 
 def decision(made: Plan, field: str):
@@ -158,22 +157,6 @@ def test_a_plan_survives_json():
     assert value["prediction"]["predicted_seconds"] == 1.5
     with pytest.raises(ValidationError):
         Plan.model_validate({**value, "format": 2})
-
-
-def test_the_facts_of_a_model_come_from_its_folder(tmp_path):
-    folder = write_tiny_model(tmp_path / "tiny")
-    facts = model_facts("tiny", folder)
-    weights = (folder / "model.safetensors").stat().st_size
-    assert facts == ModelFacts("tiny", "llama", 64, 2, 512, weights)
-
-
-def test_an_incomplete_configuration_is_named(tmp_path):
-    (tmp_path / "config.json").write_text(
-        '{"model_type": "llama", "hidden_size": 64, "num_hidden_layers": 2}', encoding="utf-8"
-    )
-    with pytest.raises(ModelError) as caught:
-        model_facts("m", tmp_path)
-    assert "max_position_embeddings" in caught.value.message("en")
 
 
 def test_the_cost_is_predicted_from_a_real_step_that_leaves_no_trace():

@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 
 from danlu.data.encode import TokenCounts
 from danlu.hardware import Machine
 from danlu.i18n import catalogue
+from danlu.models.architecture import Architecture
+from danlu.models.library import ModelFolder
 from danlu.planning import rules
-from danlu.planning.facts import DataFacts, ModelFacts
+from danlu.planning.facts import DataFacts
 
 GIGA = 10**9
 
@@ -18,8 +22,13 @@ def data(train=100, *, holdout=10, supervised=5_000, longest=200) -> DataFacts:
     return DataFacts(rows=train + holdout, train=train, holdout=holdout, tokens=counts)
 
 
-def model(family="llama", hidden=576, context=8192, weights=GIGA // 4) -> ModelFacts:
-    return ModelFacts("m", family, hidden, 30, context, weights)
+def model(family="llama", hidden=576, context=8192) -> Architecture:
+    """Of the proportions of SmolLM2-135M."""
+    return Architecture(family, hidden, hidden * 8 // 3, 30, 9, 3, hidden // 9, 49_152, True, max_context=context)
+
+
+def base(weights=GIGA // 4) -> ModelFolder:
+    return ModelFolder("m", Path("m"), "folder:m", None, model(), weights)
 
 
 def machine(fp32=50.0, bf16=20.0, available=16 * GIGA) -> Machine:
@@ -73,11 +82,11 @@ def test_the_learning_rate_is_never_above_its_cap_and_falls_with_the_length_of_t
     ("hidden", "supervised", "r"),
     [
         (576, 1, 16),
-        (576, 2_000_000, 16),
-        (576, 2_100_000, 32),
-        (576, 5_000_000, 64),
+        (576, 4_884_480, 16),  # exactly SmolLM2-135M's adapter of rank 16
+        (576, 4_884_481, 32),
+        (576, 10_000_000, 64),
         (576, 10**9, 128),
-        (64, 300_000, 32),
+        (64, 600_000, 32),
     ],
 )
 def test_the_rank_grows_with_what_is_to_be_learned(hidden, supervised, r):
@@ -119,13 +128,13 @@ def test_stopping_early_needs_something_to_measure_on(holdout, stops):
     ("available", "longest", "budget"),
     [
         (16 * GIGA, 200, 512),  # more gains nothing
-        (3 * GIGA, 200, 470),
+        (3 * GIGA, 200, 493),
         (GIGA // 2, 200, 200),  # one example must always fit
         (16 * GIGA, 6000, 6000),
     ],
 )
 def test_as_many_tokens_at_once_as_memory_allows(available, longest, budget):
-    choice = rules.token_budget(data(longest=longest), machine(available=available), model())
+    choice = rules.token_budget(data(longest=longest), machine(available=available), base())
     assert choice.value == pytest.approx(budget, rel=0.01)
 
 
@@ -136,7 +145,7 @@ def test_every_rule_gives_a_reason_that_can_be_said_in_both_languages():
         rules.batch_size(data(5000)), rules.epochs(data(5)), rules.epochs(data(5000)),
         rules.learning_rate(shape, 8, 100), rules.rank(shape, facts), rules.alpha(16), rules.max_length(shape, facts),
         rules.dtype(here), rules.scheduler(), rules.warmup_ratio(), rules.eval_every(100, facts),
-        rules.early_stopping(facts), rules.early_stopping(data(holdout=0)), rules.token_budget(facts, here, shape),
+        rules.early_stopping(facts), rules.early_stopping(data(holdout=0)), rules.token_budget(facts, here, base()),
     ]  # fmt: skip
     for choice in choices:
         for language in ("en", "zh"):

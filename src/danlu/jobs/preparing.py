@@ -42,7 +42,7 @@ from danlu.models.library import ModelFolder, ModelLibrary
 from danlu.models.load import load_model
 from danlu.models.versions import DatasetRef
 from danlu.planning.estimate import predict
-from danlu.planning.facts import DataFacts, model_facts
+from danlu.planning.facts import DataFacts
 from danlu.planning.plan import Plan, decide_holdout, make_plan, require_built
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
@@ -114,7 +114,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         encoded = _Encoded.of(conversations, float(share.value or 0), recipe.train.seed, chat_format)
         if not encoded.examples:
             raise DataError("data.no_rows", ", ".join(recipe.data.train))
-        plan = make_plan(recipe, model_facts(base.name, base.path), encoded.facts(), machine, datasets, share)
+        plan = make_plan(recipe, base, encoded.facts(), machine, datasets, share)
         with _new_run(home, manifests[0].name) as run:
             prepared = _assemble(home, run, recipe, plan, base, encoded)
             if predict_cost:

@@ -10,9 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from danlu.errors import RecipeError
 from danlu.hardware import Machine
 from danlu.i18n import Language, t
+from danlu.models.library import ModelFolder
 from danlu.models.versions import DatasetRef
 from danlu.planning import rules
-from danlu.planning.facts import DataFacts, ModelFacts
+from danlu.planning.facts import DataFacts
 from danlu.planning.rules import Choice
 from danlu.recipe import Recipe
 from danlu.training.settings import LoraSettings, TrainSettings
@@ -134,7 +135,7 @@ def decide_holdout(recipe: Recipe, rows: int) -> Choice:
 
 def make_plan(
     recipe: Recipe,
-    model: ModelFacts,
+    base: ModelFolder,
     data: DataFacts,
     machine: Machine,
     datasets: tuple[DatasetRef, ...],
@@ -144,7 +145,7 @@ def make_plan(
 
     Args:
         recipe: what the person wants.
-        model: the base model in numbers.
+        base: the base model.
         data: the examples in numbers, split and encoded.
         machine: this machine.
         datasets: the versions of the data sets.
@@ -161,16 +162,18 @@ def make_plan(
     batch = decider.decide("train.batch_size", wish.batch_size, rules.batch_size(data))
     passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, rules.epochs(data))
     steps = max(1, math.ceil(data.train * passes / batch))
-    rate = decider.decide("train.learning_rate", wish.learning_rate, rules.learning_rate(model, batch, steps))
+    rate = decider.decide(
+        "train.learning_rate", wish.learning_rate, rules.learning_rate(base.architecture, batch, steps)
+    )
     kind = decider.decide("train.lr_scheduler_type", wish.lr_scheduler_type, rules.scheduler())
     warmup = decider.decide("train.warmup_ratio", wish.warmup_ratio, rules.warmup_ratio())
     dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine))
-    longest = decider.decide("train.max_length", wish.max_length, rules.max_length(model, data))
-    r = decider.decide("lora.r", recipe.lora.r, rules.rank(model, data))
+    longest = decider.decide("train.max_length", wish.max_length, rules.max_length(base.architecture, data))
+    r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
     alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r))
     every = decider.decide("eval.every", recipe.eval.every, rules.eval_every(steps, data))
     stop = decider.decide("eval.early_stopping", recipe.eval.early_stopping, rules.early_stopping(data))
-    budget = rules.token_budget(data, machine, model)
+    budget = rules.token_budget(data, machine, base)
     few = data.train <= rules.FEW
     settings = TrainSettings(
         learning_rate=rate,
@@ -193,7 +196,7 @@ def make_plan(
         checkpoint_every=max(1, every),
     )
     return Plan(
-        model=model.name,
+        model=base.name,
         datasets=datasets,
         holdout_share=float(holdout.value or 0),
         max_length=longest,

@@ -11,7 +11,9 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from danlu.hardware import Machine
-from danlu.planning.facts import DataFacts, ModelFacts
+from danlu.models.architecture import Architecture
+from danlu.models.library import ModelFolder
+from danlu.planning.facts import DataFacts
 
 FEW: Final = 20
 """Up to so many rows, a run is about learning these very sentences."""
@@ -23,10 +25,8 @@ _TINKER_BATCH: Final = 128
 _SHORT_RUN_STEPS: Final = 1000
 _SHORT_RUN_MOST: Final = 12.0
 _CAP: Final = 1.5
-_PARAMETERS_PER_RANK: Final = 3_600  # a lower bound: 7 matrices a layer, (in + out) of each, per unit of hidden size
 _RANKS: Final = (16, 32, 64, 128)
 _MEMORY_SHARE: Final = 0.6
-_VALUES_PER_TOKEN: Final = 40
 _MOST_TOKENS: Final = 512
 
 
@@ -74,26 +74,26 @@ def epochs(data: DataFacts) -> Choice:
     return Choice(3 if data.train < 20_000 else 1, "planning.epochs_large", {"rows": data.train})
 
 
-def learning_rate(model: ModelFacts, batch: int, steps: int) -> Choice:
+def learning_rate(model: Architecture, batch: int, steps: int) -> Choice:
     """Tinker's formula for LoRA, raised for short runs and capped below where its sweep diverged.
 
     ``5e-4 · (2000 / H)^p · sqrt(batch / 128)`` with p = 0.781 for llama and 0.0775 for others; runs under 1,000 steps
     get up to twelve times that (Tinker: about fifteen for very short runs), but never more than 1.5 times the value
     at batch 128 (72 of 80 divergences of the sweep were at 3e-3).
     """
-    exponent = _TINKER_EXPONENT.get(model.family, _TINKER_EXPONENT_OTHER)
-    full = _TINKER_BASE * (2000 / model.hidden) ** exponent
+    exponent = _TINKER_EXPONENT.get(model.type, _TINKER_EXPONENT_OTHER)
+    full = _TINKER_BASE * (2000 / model.hidden_size) ** exponent
     boost = min(max(_SHORT_RUN_STEPS / max(steps, 1), 1.0), _SHORT_RUN_MOST)
     rate = min(full * math.sqrt(batch / _TINKER_BATCH) * boost, full * _CAP)
     rounded = float(f"{rate:.1e}")
-    return Choice(rounded, "planning.learning_rate", {"family": model.family, "hidden": model.hidden, "steps": steps})
+    params: dict[str, str | int | float] = {"family": model.type, "hidden": model.hidden_size, "steps": steps}
+    return Choice(rounded, "planning.learning_rate", params)
 
 
-def rank(model: ModelFacts, data: DataFacts) -> Choice:
+def rank(model: Architecture, data: DataFacts) -> Choice:
     """The smallest rank whose adapter has more numbers than there are learned tokens (Tinker), at least 16."""
-    per_rank = model.hidden * _PARAMETERS_PER_RANK / 16
     for candidate in _RANKS:
-        if per_rank * candidate >= data.tokens.supervised:
+        if model.lora_parameters(candidate) >= data.tokens.supervised:
             break
     return Choice(candidate, "planning.rank", {"tokens": data.tokens.supervised})
 
@@ -103,9 +103,9 @@ def alpha(r: int) -> Choice:
     return Choice(32.0, "planning.alpha", {"r": r})
 
 
-def max_length(model: ModelFacts, data: DataFacts) -> Choice:
+def max_length(model: Architecture, data: DataFacts) -> Choice:
     """The model's own limit, so that no example is ever too long without need."""
-    return Choice(model.context, "planning.max_length", {"longest": data.tokens.longest})
+    return Choice(model.max_context, "planning.max_length", {"longest": data.tokens.longest})
 
 
 def dtype(machine: Machine) -> Choice:
@@ -137,14 +137,9 @@ def early_stopping(data: DataFacts) -> Choice:
     return Choice(True, "planning.early_stopping_on")
 
 
-def token_budget(data: DataFacts, machine: Machine, model: ModelFacts) -> Choice:
-    """As many tokens at once as memory allows, at most 512: matrix products on a CPU are no faster beyond.
-
-    A token's activations take about 40 fp32 values of the model's width in each layer (measured on SmolLM2-135M with
-    rank 16: 2.5 to 2.8 MB a token), which is used until the run's own measurement replaces it.
-    """
-    per_token = _VALUES_PER_TOKEN * 4 * model.layers * model.hidden
-    room = machine.available_bytes * _MEMORY_SHARE - 2 * model.weights_bytes
-    fits = int(max(room, 0) / per_token)
+def token_budget(data: DataFacts, machine: Machine, base: ModelFolder) -> Choice:
+    """As many tokens at once as memory allows, at most 512: matrix products on a CPU are no faster beyond."""
+    room = machine.available_bytes * _MEMORY_SHARE - 2 * base.bytes
+    fits = int(max(room, 0) / base.architecture.activation_bytes(1, bytes_per_value=4))
     budget = max(min(_MOST_TOKENS, fits), data.tokens.longest)
     return Choice(budget, "planning.token_budget")
