@@ -31,7 +31,8 @@ def test_a_file_is_added_listed_shown_and_removed(danlu, rows):
 def test_a_file_is_shown_as_a_model_sees_it(danlu, rows, material):
     shown = danlu("data", "show", rows, "--as-model", material[0]).out
     assert "<|im_start|>user" in shown
-    assert "tokens" in shown
+    assert f"⟦{ROWS[0]['output']}<|im_end|>" in shown  # what is learned, whole characters even where a token is not one
+    assert shown.count("⟦") == shown.count("⟧") == 2  # once more in the line that explains the signs
     assert "no row 9" in danlu("data", "show", rows, "--row", "9", expect=2).line
 
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Annotated
 
@@ -16,7 +18,7 @@ from danlu.data.check import check_file
 from danlu.data.datasets import DatasetLibrary
 from danlu.errors import UsageError
 from danlu.i18n import t
-from danlu.models.chat_format import ChatFormat
+from danlu.models.chat_format import ChatFormat, Rendered
 from danlu.models.library import ModelLibrary
 
 app = typer.Typer(no_args_is_help=True)
@@ -89,12 +91,21 @@ def show(
         return
     chat_format = ChatFormat.load(ModelLibrary(folder).ensure(as_model).path)
     for sequence in chat_format.training_sequences(conversation.messages, conversation.learn):
-        text = Text()
-        tokenizer = chat_format.tokenizer
-        for token, learned in zip(sequence.ids, sequence.learn, strict=True):
-            text.append(str(tokenizer.decode([token])), style="black on green" if learned else "dim")
-        results.print(text)
+        results.print(_marked(sequence, chat_format, with_signs=not results.is_terminal))
         results.print(t("cli.as_model_legend", tokens=len(sequence.ids), learned=sum(sequence.learn)))
+
+
+def _marked(sequence: Rendered, chat_format: ChatFormat, *, with_signs: bool) -> Text:
+    """Return the text of a sequence with its learned parts marked, by colour and where that is lost by signs too.
+
+    Tokens of one part are decoded together: a character may be several tokens.
+    """
+    text = Text()
+    for learned, pairs in groupby(zip(sequence.ids, sequence.learn, strict=True), key=itemgetter(1)):
+        part = str(chat_format.tokenizer.decode([token for token, _ in pairs]))
+        signed = f"⟦{part}⟧" if learned and with_signs else part
+        text.append(signed, style="black on green" if learned else "dim")
+    return text
 
 
 @app.command("list", help=t("cli.data_list"))
