@@ -15,9 +15,10 @@ from pathlib import Path
 from types import TracebackType
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, TypeAdapter
+from pydantic import BaseModel, ConfigDict, Field, TypeAdapter, ValidationError
 
-from danlu.files import disk_errors
+from danlu.errors import MachineError
+from danlu.files import disk_errors, why_invalid
 
 
 class _Event(BaseModel):
@@ -197,7 +198,7 @@ def read_events(path: Path) -> list[LoggedEvent]:
     if not path.exists():
         return []
     lines = path.read_bytes().split(b"\n")
-    return [_parse(line) for line in lines[:-1] if line]
+    return [_parse(path, number, line) for number, line in enumerate(lines[:-1], start=1) if line]
 
 
 def follow_events(path: Path, done: Callable[[], bool], interval: float = 0.1) -> Iterator[LoggedEvent]:
@@ -208,7 +209,7 @@ def follow_events(path: Path, done: Callable[[], bool], interval: float = 0.1) -
         done: says that no more events will be written.
         interval: seconds between two looks at the file.
     """
-    position, rest = 0, b""
+    position, number, rest = 0, 0, b""
     while True:
         last = done()
         if path.exists():
@@ -218,16 +219,22 @@ def follow_events(path: Path, done: Callable[[], bool], interval: float = 0.1) -
             position += len(chunk)
             *lines, rest = (rest + chunk).split(b"\n")
             for line in lines:
+                number += 1
                 if line:
-                    yield _parse(line)
+                    yield _parse(path, number, line)
         if last:
             return
         time.sleep(interval)
 
 
-def _parse(line: bytes) -> LoggedEvent:
-    value: dict[str, Any] = TypeAdapter(dict[str, Any]).validate_json(line)
-    return LoggedEvent(seq=value.pop("seq"), time=value.pop("time"), event=_ADAPTER.validate_python(value))
+def _parse(path: Path, number: int, line: bytes) -> LoggedEvent:
+    try:
+        value: dict[str, Any] = TypeAdapter(dict[str, Any]).validate_json(line)
+        return LoggedEvent(
+            seq=value.pop("seq", None), time=value.pop("time", None), event=_ADAPTER.validate_python(value)
+        )
+    except ValidationError as error:
+        raise MachineError("ground.file_damaged", f"{path}:{number}", reason=why_invalid(error)) from error
 
 
 def _repair(path: Path) -> int:
@@ -240,4 +247,4 @@ def _repair(path: Path) -> int:
         with path.open("r+b") as file:
             file.truncate(len(whole))
     lines = whole.splitlines()
-    return _parse(lines[-1]).seq if lines else 0
+    return _parse(path, len(lines), lines[-1]).seq if lines else 0

@@ -12,10 +12,14 @@ import shutil
 import uuid
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TypeVar
+
+from pydantic import BaseModel, ValidationError
 
 from danlu.errors import MachineError
 
 _BLOCK = 1 << 20
+T = TypeVar("T", bound=BaseModel)
 
 
 def sha256_of(path: Path) -> str:
@@ -25,6 +29,25 @@ def sha256_of(path: Path) -> str:
         while block := file.read(_BLOCK):
             digest.update(block)
     return digest.hexdigest()
+
+
+def read_as(kind: type[T], path: Path) -> T:
+    """Read a JSON file that Danlu wrote.
+
+    Raises:
+        MachineError: it is damaged, or was written by a newer version.
+    """
+    try:
+        return kind.model_validate_json(path.read_bytes())
+    except ValidationError as error:
+        raise MachineError("ground.file_damaged", str(path), reason=why_invalid(error)) from error
+
+
+def why_invalid(error: ValidationError) -> str:
+    """Return the first reason of a failed validation: the field and what is wrong with it."""
+    first = error.errors(include_url=False)[0]
+    field = ".".join(map(str, first["loc"]))
+    return f"{field}: {first['msg']}" if field else first["msg"]
 
 
 def write_bytes(path: Path, content: bytes) -> None:

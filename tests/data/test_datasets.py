@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from danlu.data.datasets import DatasetLibrary, read_dataset
-from danlu.errors import DataError, NotFoundError, UsageError
+from danlu.errors import DataError, MachineError, NotFoundError, UsageError
 from tests.data.files import ROWS, question_rows, write_json_lines, write_json_rows
 
 
@@ -145,3 +145,13 @@ def test_a_version_that_is_gone_is_said(library, tmp_path):
     library.add(write_json_rows(tmp_path / "a.json"), "mochi")
     with pytest.raises(NotFoundError, match="mochi \\(20000101-000000-00000000\\)"):
         library.open_version("mochi", "20000101-000000-00000000")
+
+
+def test_a_damaged_manifest_is_named(library, tmp_path):
+    manifest = library.add(write_json_rows(tmp_path / "a.json"), "mochi")
+    path = library.folder / "mochi" / manifest.version / "dataset.json"
+    path.write_bytes(path.read_bytes()[:40])
+    with pytest.raises(MachineError) as caught:
+        library.list()
+    assert caught.value.where == str(path)
+    assert "backup" in caught.value.message("en")

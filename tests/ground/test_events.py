@@ -157,3 +157,19 @@ def test_a_full_disk_leaves_whole_lines_and_no_gap(tmp_path):
             resource.setrlimit(resource.RLIMIT_FSIZE, before)
             signal.signal(signal.SIGXFSZ, handler)
     assert [(item.seq, item.event.message) for item in read_events(path)] == [(1, "first"), (2, "short")]
+
+
+@pytest.mark.parametrize(
+    "line", ["{", "[]", '{"type": "started"}', '{"seq": 2, "time": "now", "type": "sung"}', "\x00\x00"]
+)
+def test_a_damaged_line_is_named_by_its_number(tmp_path, line):
+    path = tmp_path / "events.jsonl"
+    with EventLog(path) as log:
+        log.append(warning("a"))
+    with path.open("a", encoding="utf-8") as file:
+        file.write(line + "\n")
+    for read in (lambda: read_events(path), lambda: list(follow_events(path, lambda: True)), lambda: EventLog(path)):
+        with pytest.raises(MachineError) as caught:
+            read()
+        assert caught.value.key == "ground.file_damaged"
+        assert caught.value.where == f"{path}:2"

@@ -59,11 +59,11 @@ def test_an_added_folder_is_listed_found_verified_and_removed(home, tiny):
     library = ModelLibrary(home)
     added = library.add(tiny, "Mochi")
     assert (added.name, added.source) == ("mochi", f"folder:{tiny}")
-    assert [model.name for model in library.list()] == ["mochi"]
+    assert library.names() == ["mochi"]
     assert library.ensure("mochi") == added
     library.verify("mochi")
     library.remove("mochi")
-    assert library.list() == []
+    assert library.names() == []
     assert everything_under(home.models) == []
 
 

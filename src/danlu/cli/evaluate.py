@@ -15,7 +15,7 @@ from danlu.data.datasets import DatasetLibrary
 from danlu.errors import ConflictError, UsageError
 from danlu.evaluation.probes import read_probes
 from danlu.evaluation.result import Proof
-from danlu.files import write_bytes
+from danlu.files import read_as, write_bytes
 from danlu.i18n import language, t
 from danlu.jobs.forge_order import Order
 from danlu.jobs.runs import Runs
@@ -59,7 +59,7 @@ def evaluate(
         except OSError as error:
             raise UsageError("cli.report_refused", str(report), reason=error.strerror or str(error)) from error
         written = report
-    proof = Proof.model_validate_json(proved.proof.read_bytes())
+    proof = read_as(Proof, proved.proof)
     if as_json:
         print_json({**proof.model_dump(mode="json", exclude={"unseen"}), "report": str(written)})
         return

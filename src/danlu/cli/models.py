@@ -11,6 +11,7 @@ from rich.table import Table
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.cli.render import Display
+from danlu.errors import ModelError
 from danlu.files import format_bytes
 from danlu.i18n import t
 from danlu.jobs.messages import pull_teller
@@ -26,13 +27,14 @@ ModelName = Annotated[str, typer.Argument(metavar="NAME", help=t("cli.arg_model"
 @app.command("list", help=t("cli.models_list"))
 def list_models(home: HomeOption = None, as_json: JsonOption = False) -> None:
     """List the catalogue and what is on this machine."""
-    here = {folder.name: folder for folder in ModelLibrary(home_of(home)).list()}
+    here, damaged = _whole_and_damaged(ModelLibrary(home_of(home)))
     entries = catalogue.catalogue()
     if as_json:
         print_json(
             {
                 "models": [{**_facts(entry), "here": entry.name in here} for entry in entries],
                 "added": [name for name in here if name not in {entry.name for entry in entries}],
+                "damaged": {name: error.message() for name, error in damaged.items()},
             }
         )
         return
@@ -47,6 +49,8 @@ def list_models(home: HomeOption = None, as_json: JsonOption = False) -> None:
         if name not in {entry.name for entry in entries}:
             table.add_row(name, format_bytes(folder.bytes), "", "", "", "✓")
     results.print(table)
+    for error in damaged.values():
+        console.print(escape(error.message()), style="red", soft_wrap=True)
 
 
 @app.command("pull", help=t("cli.models_pull"))
@@ -82,7 +86,7 @@ def show(name: ModelName, home: HomeOption = None, as_json: JsonOption = False) 
     """Show a model of the catalogue, or one that was added: what it is, what it needs, and where it lies."""
     library = ModelLibrary(home_of(home))
     entry = next((item for item in catalogue.catalogue() if item.name == name.lower()), None)
-    here = any(folder.name == name.lower() for folder in library.list())
+    here = name.lower() in library.names()
     folder = library.show(name) if here or entry is None else None
     if as_json:
         print_json({**(_facts(entry) if entry else {}), **(_place(folder) if folder else {}), "here": here})
@@ -100,6 +104,17 @@ def remove(name: ModelName, home: HomeOption = None) -> None:
     """Delete a model from this machine."""
     ModelLibrary(home_of(home)).remove(name)
     console.print(t("cli.removed", name=name))
+
+
+def _whole_and_damaged(library: ModelLibrary) -> tuple[dict[str, ModelFolder], dict[str, ModelError]]:
+    whole: dict[str, ModelFolder] = {}
+    damaged: dict[str, ModelError] = {}
+    for name in library.names():
+        try:
+            whole[name] = library.show(name)
+        except ModelError as error:
+            damaged[name] = error
+    return whole, damaged
 
 
 def _print_model(folder: ModelFolder, *, as_json: bool) -> None:

@@ -19,6 +19,7 @@ from danlu.cli.serve import run_until_stopped
 from danlu.data.datasets import DatasetLibrary
 from danlu.errors import ConflictError, DataError
 from danlu.evaluation.result import Proof
+from danlu.files import read_as
 from danlu.i18n import language, t
 from danlu.jobs.forge_order import Order
 from danlu.jobs.runs import RunFolder, Runs
@@ -91,7 +92,7 @@ def quickstart(
             raise ConflictError("cli.stopped_elsewhere", display.run)
         version = load_version(folder.versions / display.version)
     assert version.run is not None
-    proof = Proof.model_validate_json((Runs(folder).get(version.run).path / "proof.json").read_bytes())
+    proof = read_as(Proof, Runs(folder).get(version.run).path / "proof.json")
     _show_proof(proof)
     console.print(t("cli.report_at", path=Runs(folder).get(version.run).path / "report.html"))
     with Store.open(folder, settings.database_url) as store:

@@ -46,5 +46,5 @@ def _made(home: Home, order: Order) -> ModelVersion:
 
 
 def _is_model(home: Home, name: str) -> bool:
-    known = {entry.name for entry in catalogue()} | {folder.name for folder in ModelLibrary(home).list()}
+    known = {entry.name for entry in catalogue()} | set(ModelLibrary(home).names())
     return name in known or (Path(name) / "config.json").is_file()

@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict
 from danlu.data.conversations import Conversation, RowFormat, recognise
 from danlu.data.rows import Row, read_rows
 from danlu.errors import NotFoundError, UsageError
-from danlu.files import new_folder, write_text
+from danlu.files import new_folder, read_as, write_text
 
 # Letters of any script: a file named with them is registered under its own name.
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
@@ -110,7 +110,7 @@ class DatasetLibrary:
         if not _NAME.fullmatch(name):
             return []
         files = (self.folder / name).glob("*/dataset.json")
-        found = [DatasetManifest.model_validate_json(file.read_bytes()) for file in files if file.parent.name[0] != "."]
+        found = [read_as(DatasetManifest, file) for file in files if file.parent.name[0] != "."]
         return sorted(found, key=lambda item: item.created_at, reverse=True)
 
     def list(self) -> list[DatasetManifest]:

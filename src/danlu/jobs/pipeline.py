@@ -18,7 +18,7 @@ from danlu.evaluation.report import write_report
 from danlu.evaluation.result import Proof
 from danlu.events import Event, EventLog, Failed, Planned, SampleAnswer
 from danlu.export.publish import register_version
-from danlu.files import write_text
+from danlu.files import read_as, write_text
 from danlu.i18n import t
 from danlu.jobs.messages import (
     Happened,
@@ -139,7 +139,7 @@ def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
 def proof_of(run: RunFolder) -> Proof | None:
     """Return the proof that a run has already been given, or None."""
     path = run.path / "proof.json"
-    return Proof.model_validate_json(path.read_bytes()) if path.is_file() else None
+    return read_as(Proof, path) if path.is_file() else None
 
 
 def publish_base(home: Home, name: str, tell: Tell, quant: str = "q8_0") -> ModelVersion:

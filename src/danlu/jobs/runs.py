@@ -19,7 +19,7 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 
 from danlu.errors import ConflictError, NotFoundError, TrainingError
 from danlu.events import Failed, Finished, LoggedEvent, Started, Step, Stopped, read_events
-from danlu.files import write_text
+from danlu.files import read_as, write_text
 from danlu.planning.plan import Plan, Prediction
 from danlu.recipe import Recipe, dump_recipe, load_recipe
 from danlu.settings import Home
@@ -104,7 +104,7 @@ class RunFolder:
     def report(self) -> TrainReport | None:
         """Read what training left, or None before its end."""
         path = self.path / "report.json"
-        return TrainReport.model_validate_json(path.read_bytes()) if path.is_file() else None
+        return read_as(TrainReport, path) if path.is_file() else None
 
     def events(self) -> list[LoggedEvent]:
         """Read all events."""

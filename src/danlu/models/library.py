@@ -75,11 +75,9 @@ class ModelLibrary:
     def __init__(self, home: Home) -> None:
         self.home = home
 
-    def list(self) -> list[ModelFolder]:
-        """Return the models that are there, by name."""
-        if not self.home.models.is_dir():
-            return []
-        return [self.show(path.parent.name) for path in sorted(self.home.models.glob(f"[!.]*/{MANIFEST}"))]
+    def names(self) -> list[str]:
+        """Return the names of the models that are there, in order, whole or damaged."""
+        return sorted(path.parent.name for path in self.home.models.glob(f"[!.]*/{MANIFEST}"))
 
     def show(self, name: str) -> ModelFolder:
         """Return one model of the library.

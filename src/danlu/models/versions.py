@@ -12,7 +12,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from danlu.errors import ModelError, NotFoundError
-from danlu.files import write_text
+from danlu.files import why_invalid, write_text
 
 _FILE = "version.json"
 Thinking = Literal["auto", "off"]
@@ -118,7 +118,7 @@ def load_version(folder: Path) -> ModelVersion:
     try:
         return ModelVersion.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise ModelError("models.version_damaged", str(path), reason=str(error.errors()[0]["msg"])) from error
+        raise ModelError("models.version_damaged", str(path), reason=why_invalid(error)) from error
 
 
 def list_versions(versions: Path) -> list[ModelVersion]:
