@@ -15,6 +15,8 @@ from danlu.jobs.runs import Runs
 from danlu.settings import Home
 from tests.data.files import question_rows, write_json_rows
 from tests.jobs.homes import recipe, write_material
+from tests.models.templates import CHATML
+from tests.tiny import tiny_tokenizer, write_tiny_model
 
 
 @pytest.fixture(scope="module")
@@ -119,6 +121,35 @@ def test_the_system_prompt_is_trained_with(home, material):
     text = prepared.chat_format.tokenizer.decode(prepared.examples[0].input_ids)
     assert text.startswith("<|im_start|>system\nYou count.<|im_end|>")
     assert preparing.reopen(home, prepared.run.name, quiet).chat_format.system == "You count."
+
+
+@pytest.mark.parametrize(
+    ("answer", "thinking", "notice", "learned"),
+    [
+        ("7", "off", "notice_thinking_off", "7<|im_end|>"),
+        (
+            "<think>\nthree, four\n</think>\n\n7",
+            "auto",
+            "notice_thinking_learned",
+            "three, four\n</think>\n\n7<|im_end|>",
+        ),
+    ],
+)
+def test_a_model_that_can_think_learns_to_where_the_answers_carry_reasoning(
+    home, tmp_path, answer, thinking, notice, learned
+):
+    folder = write_tiny_model(tmp_path / "thinker", "qwen3")
+    tiny_tokenizer(CHATML + "{% if add_generation_prompt %}<think>\n{% endif %}").save_pretrained(folder)
+    rows = [{"instruction": f"{number}?", "input": "", "output": answer} for number in range(8)]
+    wanted = recipe(folder, write_json_rows(tmp_path / "rows.json", rows))
+    prepared = preparing.prepare(home, wanted, quiet, predict_cost=False)
+    assert prepared.plan.thinking == thinking
+    assert f"planning.{notice}" in {item.code for item in prepared.plan.notices}
+    for ready in (prepared, preparing.reopen(home, prepared.run.name, quiet)):
+        assert ready.chat_format.thinking == thinking
+        example = ready.examples[0]
+        ids = [token for token, wanted in zip(example.input_ids, example.learn, strict=True) if wanted]
+        assert ready.chat_format.tokenizer.decode(ids) == learned
 
 
 def test_without_rows_kept_aside_the_rows_themselves_are_asked(home, material):

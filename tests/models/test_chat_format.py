@@ -220,6 +220,17 @@ def test_a_prompt_that_opens_thinking_is_answered_with_the_reasoning_and_its_end
     assert chat.tokenizer.decode(sequence.ids) == "<bos><user>1+1?<assistant><think>\neasy\n</think>\n\n2<eos>"
 
 
+@pytest.mark.parametrize(
+    ("name", "learned"), [("qwen3", "<think>\n\n</think>\n\n2<|im_end|>"), ("r1", "\n</think>\n\n2<eos>")]
+)
+def test_a_plain_answer_among_reasoned_ones_closes_its_think_block(name, learned):
+    chat = FAMILIES[name].format()
+    (sequence,) = chat.training_sequences((user("1+1?"), assistant("2")), (False, True))
+    assert learned_texts(chat, sequence) == [learned]
+    assert chat.reasons
+    assert not FAMILIES[name].format(thinking="off").reasons
+
+
 @every
 def test_only_templates_with_think_blocks_can_think(family):
     chat = family.format()

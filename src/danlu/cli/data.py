@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, cast
 
 import typer
 from rich.markup import escape
@@ -20,6 +21,8 @@ from danlu.errors import UsageError
 from danlu.i18n import t
 from danlu.models.chat_format import ChatFormat, Rendered
 from danlu.models.library import ModelLibrary
+from danlu.models.versions import Thinking
+from danlu.planning import rules
 
 app = typer.Typer(no_args_is_help=True)
 _SHOWN = 8
@@ -90,6 +93,9 @@ def show(
             results.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
         return
     chat_format = ChatFormat.load(ModelLibrary(folder).ensure(as_model).path)
+    if chat_format.can_think:
+        policy = rules.thinking(sum(item.reasoned for item in dataset.conversations))
+        chat_format = replace(chat_format, thinking=cast("Thinking", policy.value))
     for sequence in chat_format.training_sequences(conversation.messages, conversation.learn):
         results.print(_marked(sequence, chat_format, with_signs=not results.is_terminal))
         results.print(t("cli.as_model_legend", tokens=len(sequence.ids), learned=sum(sequence.learn)))

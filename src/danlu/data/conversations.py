@@ -12,6 +12,7 @@ from typing import Final, Protocol
 
 from danlu.data.rows import Row, kind_of, place
 from danlu.errors import DataError
+from danlu.models.chat_format import THINK_CLOSE
 from danlu.models.messages import Message
 
 
@@ -30,6 +31,12 @@ class Conversation:
     learn: tuple[bool, ...]
     row: int
     line: int
+
+    @property
+    def reasoned(self) -> bool:
+        """Whether an answer that is learned carries its reasoning in a think block."""
+        pairs = zip(self.messages, self.learn, strict=True)
+        return any(THINK_CLOSE in message.content for message, learned in pairs if learned)
 
     @property
     def question(self) -> str:

@@ -13,16 +13,22 @@ from transformers import PreTrainedModel
 from danlu.models.chat_format import THINK_CLOSE, THINK_OPEN, ChatFormat
 from danlu.models.messages import Message
 
-MAX_NEW_TOKENS = 64
+_MAX_NEW_TOKENS = 64
+_MAX_THINKING_TOKENS = 512
 _PROMPTS_AT_ONCE = 16
 _HALF_CHARACTER = "\ufffd"
+
+
+def longest_answer(chat_format: ChatFormat) -> int:
+    """Return how many tokens an answer may have: 64, and 512 where reasoning comes before it."""
+    return _MAX_THINKING_TOKENS if chat_format.reasons else _MAX_NEW_TOKENS
 
 
 def answer_all(
     model: PreTrainedModel,
     chat_format: ChatFormat,
     conversations: Sequence[Sequence[Message]],
-    max_new_tokens: int = MAX_NEW_TOKENS,
+    max_new_tokens: int | None = None,
 ) -> list[str]:
     """Answer every conversation greedily.
 
@@ -30,11 +36,13 @@ def answer_all(
         model: the model, in evaluation mode and with its own attention (no packed layout).
         chat_format: how conversations are written.
         conversations: each ends with a user message.
-        max_new_tokens: longest answer in tokens.
+        max_new_tokens: longest answer in tokens; ``longest_answer`` when None.
 
     Returns:
         The answers without reasoning, in the order given.
     """
+    if max_new_tokens is None:
+        max_new_tokens = longest_answer(chat_format)
     prompts = [chat_format.prompt_ids(messages) for messages in conversations]
     order = sorted(range(len(prompts)), key=lambda index: len(prompts[index]))
     answers = [""] * len(prompts)

@@ -9,7 +9,7 @@ from peft import PeftModel
 
 from danlu.data.examples import Example
 from danlu.evaluation.general import measure_general
-from danlu.evaluation.generate import MAX_NEW_TOKENS, answer_all
+from danlu.evaluation.generate import answer_all, longest_answer
 from danlu.evaluation.probes import Probe
 from danlu.evaluation.result import GeneralProof, HeldoutProof, ProbeItem, ProbeProof, Proof
 from danlu.models.chat_format import ChatFormat
@@ -86,7 +86,11 @@ def prove(
 def _tokens_before(chat_format: ChatFormat, after: Sequence[str]) -> int:
     """Return how long the base model may answer: twice as long as the tuned one did at most.
 
-    An untuned model goes on until it is stopped, and whoever waits for the proof waits for that.
+    An untuned model goes on until it is stopped, and whoever waits for the proof waits for that. Reasoning does not
+    count, so where there is some, both have the same room.
     """
+    most = longest_answer(chat_format)
+    if chat_format.reasons:
+        return most
     longest = max((len(chat_format.tokenizer.encode(text, add_special_tokens=False)) for text in after), default=0)
-    return min(MAX_NEW_TOKENS, max(_FEWEST_TOKENS, 2 * longest))
+    return min(most, max(_FEWEST_TOKENS, 2 * longest))

@@ -31,6 +31,6 @@ def export_run(home: Home, run: RunFolder, directory: Path, kind: str, quant: st
         base_name=base.name,
         adapter=run.adapter,
         tokenizer=base.path,
-        chat_format=chat_format_of(base, plan.system),
+        chat_format=chat_format_of(base, plan.system, plan.thinking),
     )
     return export_to(source, directory, kind, quant)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import cast
 
 import torch
 from peft import PeftModel
@@ -40,10 +41,11 @@ from danlu.jobs.runs import RunFolder, Runs
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelFolder, ModelLibrary
 from danlu.models.load import load_model
-from danlu.models.versions import DatasetRef
+from danlu.models.versions import DatasetRef, Thinking
+from danlu.planning import rules
 from danlu.planning.estimate import predict
 from danlu.planning.facts import DataFacts
-from danlu.planning.plan import Plan, decide_holdout, make_plan, require_built
+from danlu.planning.plan import Notice, Plan, decide_holdout, make_plan, require_built
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.adapter import attach_lora
@@ -110,11 +112,17 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         datasets = tuple(DatasetRef(name=item.name, version=item.version, sha256=item.sha256) for item in manifests)
         conversations = _conversations(library, datasets)
         share = decide_holdout(recipe, len(conversations))
-        chat_format = chat_format_of(base, recipe.system)
+        chat_format = chat_format_of(base, recipe.system, "auto")
+        notices: tuple[Notice, ...] = ()
+        if chat_format.can_think:
+            thinking = rules.thinking(sum(item.reasoned for item in conversations))
+            chat_format = replace(chat_format, thinking=cast("Thinking", thinking.value))
+            notices = (Notice(code=thinking.reason, params=thinking.params),)
         encoded = _Encoded.of(conversations, float(share.value or 0), recipe.train.seed, chat_format)
         if not encoded.examples:
             raise DataError("data.no_rows", ", ".join(recipe.data.train))
-        plan = make_plan(recipe, base, encoded.facts(), machine, datasets, share)
+        plan = make_plan(recipe, base, encoded.facts(), machine, datasets, share, chat_format.thinking)
+        plan = plan.model_copy(update={"notices": plan.notices + notices})
         with _new_run(home, manifests[0].name) as run:
             prepared = _assemble(home, run, recipe, plan, base, encoded)
             if predict_cost:
@@ -146,7 +154,7 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
     library = DatasetLibrary(home.datasets)
     with stage(tell, "model", "jobs.stage_model", name=plan.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
-        chat_format = chat_format_of(base, plan.system)
+        chat_format = chat_format_of(base, plan.system, plan.thinking)
         conversations = _conversations(library, plan.datasets)
         encoded = _Encoded.of(conversations, plan.holdout_share, plan.settings.seed, chat_format)
         if data is not None:
@@ -233,13 +241,10 @@ def _conversations(library: DatasetLibrary, datasets: Sequence[DatasetRef]) -> l
     return [item for ref in datasets for item in library.open_version(ref.name, ref.version).conversations]
 
 
-def chat_format_of(base: ModelFolder, system: str) -> ChatFormat:
-    """Return the chat format that runs on a base model train with.
-
-    Plain answers are learned after an empty think block that is not learned, and served the same way.
-    """
+def chat_format_of(base: ModelFolder, system: str, thinking: Thinking) -> ChatFormat:
+    """Return the chat format of a run on a base model; a template without think blocks has no policy."""
     plain = ChatFormat.load(base.path, system)
-    return replace(plain, thinking="off") if plain.can_think else plain
+    return replace(plain, thinking=thinking) if plain.can_think else plain
 
 
 @contextmanager

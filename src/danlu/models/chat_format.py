@@ -104,6 +104,11 @@ class ChatFormat:
         """Say whether the template knows think blocks at all."""
         return THINK_OPEN in str(self.tokenizer.chat_template) or THINK_CLOSE in str(self.tokenizer.chat_template)
 
+    @property
+    def reasons(self) -> bool:
+        """Say whether answers may begin with reasoning: the template knows it and the policy allows it."""
+        return self.can_think and self.thinking == "auto"
+
     def training_sequences(self, messages: Sequence[Message], learn: Sequence[bool]) -> list[Rendered]:
         """Return what is learned from a conversation, as sequences of ids with a learn mask.
 
@@ -175,7 +180,10 @@ class ChatFormat:
         # <think> only in the prompt): the answer that an engine's prompt calls for is the text itself.
         content = messages[-1].content.strip()
         if prompt.rstrip().endswith(THINK_OPEN):
-            content = content.removeprefix(THINK_OPEN).lstrip("\n")
+            if THINK_CLOSE in content:
+                content = content.removeprefix(THINK_OPEN).lstrip("\n")
+            else:  # a plain answer among reasoned ones: it closes the block that the prompt has opened
+                content = _CLOSE_EMPTY_BLOCK + content
         return content + self.end_of_turn
 
     def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:

@@ -11,7 +11,7 @@ from danlu.errors import RecipeError
 from danlu.hardware import Machine
 from danlu.i18n import Language, t
 from danlu.models.library import ModelFolder
-from danlu.models.versions import DatasetRef
+from danlu.models.versions import DatasetRef, Thinking
 from danlu.planning import rules
 from danlu.planning.facts import DataFacts
 from danlu.planning.rules import Choice
@@ -98,6 +98,7 @@ class Plan(BaseModel):
     holdout_share: float
     max_length: int
     system: str
+    thinking: Thinking = "off"
     epochs: float
     data: DataSummary
     settings: TrainSettings
@@ -140,6 +141,7 @@ def make_plan(
     machine: Machine,
     datasets: tuple[DatasetRef, ...],
     holdout: Choice,
+    thinking: Thinking = "off",
 ) -> Plan:
     """Decide every ``auto`` of a recipe.
 
@@ -150,6 +152,7 @@ def make_plan(
         machine: this machine.
         datasets: the versions of the data sets.
         holdout: the choice that the split was made with.
+        thinking: the policy that the examples were encoded with.
 
     Raises:
         RecipeError: the recipe asks for something that is not built yet.
@@ -201,6 +204,7 @@ def make_plan(
         holdout_share=float(holdout.value or 0),
         max_length=longest,
         system=recipe.system,
+        thinking=thinking,
         epochs=passes,
         data=DataSummary(
             rows=data.rows,

@@ -52,6 +52,17 @@ def holdout_share(rows: int) -> Choice:
     return Choice(0.1, "planning.holdout_tenth")
 
 
+def thinking(reasoned: int) -> Choice:
+    """What a model that can think is taught: its own reasoning where the answers carry some, else to answer at once.
+
+    Args:
+        reasoned: how many conversations have a learned answer with a think block.
+    """
+    if reasoned:
+        return Choice("auto", "planning.notice_thinking_learned", {"rows": reasoned})
+    return Choice("off", "planning.notice_thinking_off")
+
+
 def batch_size(data: DataFacts) -> Choice:
     """Small data needs many corrections, so few examples each; above 2,000 rows 16 (LoRA loses from 32 on).
 
