@@ -56,7 +56,8 @@ class Worker:
                 raise message.to_error()
             yield message
         if self._child.popen.wait() != 0:
-            raise MachineError("ground.child_ended", task=t("jobs.work"), how=self._child.ending(), log=str(self.log))
+            task = t(f"jobs.work_{self.order.task}")
+            raise MachineError("ground.child_ended", task=task, how=self._child.ending(), log=str(self.log))
 
     def ask_to_stop(self) -> None:
         """Ask the worker to save a checkpoint and end; it is killed when it has not ended after two minutes."""
