@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import torch
+from safetensors.torch import load_file
 
 from danlu.data.examples import Example
 from danlu.events import Event, Step
@@ -67,6 +68,17 @@ def run(
     kept = examples(4, seed=9) if heldout is None else heldout
     job = Job(examples() if learned is None else learned, kept, folder, "tiny")
     return fit(model, job, chosen, emit, stop, resume=resume), model
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Return the adapter that a run left."""
+    return load_file(folder / "adapter" / "adapter_model.safetensors")
+
+
+def assert_bit_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:
+    """Compare tensors by name, bit by bit."""
+    assert one.keys() == other.keys()
+    assert all(torch.equal(one[name], other[name]) for name in one)
 
 
 def _main(folder: str, way: str, last: str, *rest: str) -> None:
