@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import itertools
 import os
 import signal
@@ -24,6 +25,7 @@ from danlu.processes import ChildProcess
 from danlu.serving.engine import EngineSpec, EngineState, TextPiece
 from danlu.serving.gateway import Gateway, Limits
 from danlu.serving.supervisor import ChildEngine, RestartPolicy
+from danlu.serving.wire_client import WireClient
 
 from .conftest import CONTEXT, QUICK, Run, asking, collect, until, with_gateway
 
@@ -190,6 +192,28 @@ def test_stopping_ends_the_child_and_its_running_answer(
         assert door.engine.state.state == "stopped"
 
     run(with_gateway(make(llamacpp_spec, prompts), stop))
+
+
+def test_stopping_is_not_held_up_by_a_probe_that_swallows_the_cancellation(
+    run: Run[Any], llamacpp_spec: EngineSpec, prompts: ChatFormat, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def stop(door: Gateway) -> None:
+        probing = asyncio.Event()
+
+        async def healthy(_client: WireClient, timeout: float) -> bool:
+            probing.set()
+            with contextlib.suppress(asyncio.CancelledError):  # as aiohttp does at its own time limit
+                await asyncio.sleep(timeout)
+            return False
+
+        monkeypatch.setattr(WireClient, "healthy", healthy)
+        await probing.wait()
+        async with asyncio.timeout(10):
+            await door.stop()
+        assert door.engine.state.state == "stopped"
+
+    policy = replace(QUICK, probe_timeout=600.0)
+    run(with_gateway(Gateway(ChildEngine(llamacpp_spec, policy), prompts), stop))
 
 
 def test_draining_lets_a_running_answer_end(run: Run[Any], llamacpp_spec: EngineSpec, prompts: ChatFormat) -> None:

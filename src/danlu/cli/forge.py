@@ -47,7 +47,9 @@ def _interrupts(worker: Worker) -> Iterator[threading.Event]:
         if interrupted.is_set():
             raise KeyboardInterrupt
         interrupted.set()
-        console.print(t("cli.stopping"))
+        # In a thread of its own, which waits its turn: the signal may have come in the middle of another print, and
+        # Python's files refuse to be entered twice by one thread.
+        threading.Thread(target=console.print, args=(t("cli.stopping"),)).start()
         worker.ask_to_stop()
 
     before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}

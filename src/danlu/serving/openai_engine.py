@@ -6,7 +6,6 @@ Its state is probed, never assumed. Its key comes from the environment, never fr
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
@@ -14,7 +13,7 @@ from contextlib import aclosing
 from danlu.errors import UsageError
 from danlu.serving.engine import EngineFinish, EnginePiece, EngineRequest, EngineSpec, EngineState, StateListener
 from danlu.serving.states import StateBox, unavailable
-from danlu.serving.wire_client import WireClient
+from danlu.serving.wire_client import WireClient, cancel_surely
 
 _PROBE_SECONDS = 10.0
 
@@ -62,9 +61,7 @@ class OpenAIEngine:
         """Look no more; the server itself is not ours to stop."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await cancel_surely(task)
         client, self._client = self._client, None
         if client is not None:
             await client.close()

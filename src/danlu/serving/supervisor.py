@@ -36,7 +36,7 @@ from danlu.serving.engine import (
     StateListener,
 )
 from danlu.serving.states import StateBox, unavailable
-from danlu.serving.wire_client import WireClient
+from danlu.serving.wire_client import WireClient, cancel_surely
 
 _log = logging.getLogger(__name__)
 
@@ -122,9 +122,7 @@ class ChildEngine:
         """End the child; running answers break off."""
         task, self._task = self._task, None
         if task is not None:
-            task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await task
+            await cancel_surely(task)
         await self._end_child(grace=5.0)
         if self._own_log:
             self._log_path.unlink(missing_ok=True)

@@ -18,6 +18,7 @@ from aiohttp.http_exceptions import HttpProcessingError
 from danlu.errors import EngineError, EngineTimeoutError
 from danlu.serving.engine import EngineFinish, EnginePiece, EngineRequest, FinishReason, Wire
 
+_PATIENCE = 0.1
 _LINE_BYTES = 1 << 20  # one event of a stream is far smaller; more means that it is not an event stream
 
 
@@ -206,3 +207,16 @@ async def _reason(response: aiohttp.ClientResponse) -> str:
 
 def _error_text(error: object) -> str:
     return str(error.get("message", error) if isinstance(error, dict) else error)[:300]
+
+
+async def cancel_surely(task: asyncio.Task[None]) -> None:
+    """Cancel a task that probes a server, and wait until it has ended.
+
+    Once is not enough: a cancellation that arrives while a request runs into its own time limit is taken for that
+    limit and gets lost in it.
+    """
+    while not task.done():
+        task.cancel()
+        await asyncio.wait({task}, timeout=_PATIENCE)
+    if not task.cancelled():
+        task.result()
