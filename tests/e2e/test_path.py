@@ -181,7 +181,7 @@ EXACT = (
     "train.dtype=float32",
     "train.num_train_epochs=2",
     "train.batch_size=2",
-    "eval.every=3",
+    "eval.every=5",
 )
 
 
