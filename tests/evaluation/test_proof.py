@@ -130,3 +130,18 @@ def test_an_answer_cut_inside_a_character_does_not_end_in_half_of_it(chat_format
     monkeypatch.setattr("danlu.evaluation.generate._generate", lambda *_: [ids])
     assert answer_all(tiny_model(), chat_format, QUESTIONS[:1], max_new_tokens=len(ids)) == ["tea"]
     assert answer_all(tiny_model(), chat_format, QUESTIONS[:1], max_new_tokens=99)[0].endswith("\ufffd")
+
+
+@pytest.mark.parametrize(("said", "limit"), [("tea", 32), ("x" * 20, 40), ("x" * 60, 64)])
+def test_the_untuned_model_may_answer_twice_as_long_as_the_tuned_one_did(chat_format, monkeypatch, said, limit):
+    limits: list[int | None] = []
+
+    def answers(_model, _format, questions, most=None):
+        limits.append(most)
+        return [said] * len(questions)
+
+    assert len(said) == len(chat_format.tokenizer.encode(said, add_special_tokens=False)) or said == "tea"
+    monkeypatch.setattr("danlu.evaluation.proof.answer_all", answers)
+    general = general_examples(chat_format, limit=1)
+    prove(tuned(0.0), chat_format, [Probe(question="?")], [], general, 200, unseen=False)
+    assert limits == [None, limit]
