@@ -179,9 +179,9 @@ EXACT = (
     f"data.train={ROWS}",
     "data.holdout=0",
     "train.dtype=float32",
-    "train.num_train_epochs=2",
+    "train.num_train_epochs=1",
     "train.batch_size=2",
-    "eval.every=5",
+    "eval.every=2",
 )
 
 

@@ -13,6 +13,7 @@ from torch import nn
 from danlu.data.batches import MicroBatch, micro_batches
 from danlu.data.examples import Example
 from danlu.training.attention import ATTENTION_NAME
+from danlu.training.lora_linear import fused_forwards
 from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
 
 # Architectures whose attention is full and causal and whose logits are the head's output: the packed path is exact
@@ -40,6 +41,7 @@ class LossModel:
         dropped = getattr(config, "attention_dropout", 0.0)
         self.packed = config.model_type in PACKED_ARCHITECTURES and not windowed and not dropped
         self.share_prefix = share_prefix and dropout == 0.0
+        self._fused = fused_forwards(model)
 
     @property
     def head(self) -> nn.Linear:
@@ -63,7 +65,7 @@ class LossModel:
 
     def _predicting(self, batch: MicroBatch) -> torch.Tensor:
         """Return the last hidden states of the positions that predict a learned token, shape [S, H]."""
-        with self._packed_attention():
+        with self._fast_path():
             hidden: torch.Tensor = self._base.model(
                 input_ids=batch.input_ids,
                 position_ids=batch.layout.position_ids,
@@ -145,13 +147,17 @@ class LossModel:
         return self.packed
 
     @contextmanager
-    def _packed_attention(self) -> Iterator[None]:
-        """Put the packed attention in the place of the model's own, which everybody else expects to find there."""
+    def _fast_path(self) -> Iterator[None]:
+        """Put packed attention and fused adapters in the place of the model's own, which everybody else expects."""
         config = self._base.config
         own = config._attn_implementation
         # Not set_attn_implementation: it goes through every module, which for each piece would be felt.
         config._attn_implementation = ATTENTION_NAME
+        for module, forward in self._fused:
+            module.__dict__["forward"] = forward
         try:
             yield
         finally:
+            for module, _ in self._fused:
+                del module.__dict__["forward"]
             config._attn_implementation = own
