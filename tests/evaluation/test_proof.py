@@ -140,7 +140,8 @@ def test_the_untuned_model_may_answer_twice_as_long_as_the_tuned_one_did(chat_fo
         limits.append(most)
         return [said] * len(questions)
 
-    assert len(said) == len(chat_format.tokenizer.encode(said, add_special_tokens=False)) or said == "tea"
+    # Each x is a token of its own.
+    assert len(chat_format.tokenizer.encode("x" * 20, add_special_tokens=False)) == 20
     monkeypatch.setattr("danlu.evaluation.proof.answer_all", answers)
     general = general_examples(chat_format, limit=1)
     prove(tuned(0.0), chat_format, [Probe(question="?")], [], general, 200, unseen=False)

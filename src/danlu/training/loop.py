@@ -132,7 +132,7 @@ def fit(
 
     members = step_members(len(job.examples), settings.batch_size, settings.seed, settings.steps)
     rows = len(job.examples)
-    per_epoch = math.ceil(rows / settings.batch_size)  # rounded up: what is judged learned has all been seen
+    per_epoch = _steps_of_a_pass(rows, settings)
     wild = 0
     gc.collect()
     gc.disable()
@@ -217,7 +217,7 @@ def _step(
     state.examples += len(examples)
     state.seconds += seconds
     state.first_loss = loss if state.first_loss is None else state.first_loss
-    state.epoch_losses = [*state.epoch_losses, loss][-math.ceil(rows / settings.batch_size) :]
+    state.epoch_losses = [*state.epoch_losses, loss][-_steps_of_a_pass(rows, settings) :]
     return Step(
         step=state.step,
         epoch=round(state.examples / rows, 3),
@@ -261,6 +261,11 @@ def _is_wild(event: Step, state: LoopState, settings: TrainSettings) -> bool:
 
 def _exhausted(state: LoopState, settings: TrainSettings) -> bool:
     return settings.patience is not None and state.bad_evals >= settings.patience
+
+
+def _steps_of_a_pass(rows: int, settings: TrainSettings) -> int:
+    """Return after how many steps every row has been seen: what is judged learned by heart must have been."""
+    return math.ceil(rows / settings.batch_size)
 
 
 def _learned_by_heart(state: LoopState, settings: TrainSettings, per_epoch: int) -> bool:
