@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from tests.e2e.program import PATIENCE, until
 
 WAIT = PATIENCE * 1000
+PERSONA = "ten_rows_zh"
+TALKER = "Talker"
+NAME = "阿澈"
+LONG = "Write a long story about a lighthouse keeper, with many details."
 MESSAGE_KEY = re.compile(r"^[a-z][A-Za-z]*(\.[a-zA-Z]+)+$")
 
 # What a person can read: text, and what is said of things that have none. Content that people or the model wrote is
@@ -151,3 +156,13 @@ class Chat:
     def shot(self, name: str) -> None:
         self.shots.mkdir(parents=True, exist_ok=True)
         self.page.screenshot(path=self.shots / f"{name}.png")
+
+
+Opener = Callable[..., Chat]
+
+
+def with_talker(chat: Chat) -> Chat:
+    """Choose the assistant whose answers are long, for the new conversation."""
+    chat.get("assistant-picker").click()
+    chat.page.get_by_role("option", name=re.compile(TALKER)).click()
+    return chat

@@ -11,7 +11,15 @@ from typing import Any
 
 import pytest
 
+from danlu.chat.assistants import ensure_assistant
+from danlu.export.publish import register_version
+from danlu.models.chat_format import ChatFormat
+from danlu.models.library import ModelLibrary
+from danlu.models.versions import GenerationDefaults, load_version
 from danlu.samples import sample_path
+from danlu.settings import Home
+from danlu.store.store import Store
+from tests.e2e.chat_page import PERSONA, TALKER, Chat, Opener, with_talker
 from tests.e2e.program import MODEL, Server, clone, danlu, put_model, serving
 
 ROWS = sample_path("ten_rows_zh.json")
@@ -106,3 +114,68 @@ def browser() -> Iterator[Any]:
         )
         yield browser
         browser.close()
+
+
+@pytest.fixture(scope="session")
+def chat_home(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """The trained assistant, and beside it the untrained model, whose answers are long and always the same."""
+    folder = clone(trained.home, tmp_path_factory.mktemp("chat") / "home")
+    home = Home(folder)
+    base = ModelLibrary(home).show(MODEL)
+    version = register_version(
+        home,
+        name=TALKER,
+        base=base,
+        adapter=None,
+        chat_format=ChatFormat.load(base.path),
+        formats=("gguf",),
+        generation=GenerationDefaults(temperature=0.0, repetition_penalty=1.1, max_tokens=500),
+    )
+    with Store.open(home) as store:
+        (persona,) = store.assistants.list()
+        ensure_assistant(store, version, TALKER, "", ())
+        # The one that was changed last is the first that people meet.
+        ensure_assistant(store, load_version(trained.version), PERSONA, persona.greeting, persona.suggestions)
+    yield folder
+    shutil.rmtree(folder)
+
+
+@pytest.fixture(scope="session")
+def chat_server(chat_home: Path) -> Iterator[Server]:
+    """``danlu up`` on that home."""
+    with serving(chat_home) as running:
+        running.until_ready()
+        yield running
+
+
+@pytest.fixture
+def tabs(browser: Any, tmp_path: Path) -> Iterator[Opener]:
+    """Opens tabs; at the end none of them may have an error in its console."""
+    contexts: dict[str, Any] = {}
+    opened: list[Chat] = []
+
+    def open_tab(url: str, *, person: str = "one", width: int = 1280, locale: str = "en-US") -> Chat:
+        if person not in contexts:
+            contexts[person] = browser.new_context(
+                viewport={"width": width, "height": 800}, locale=locale, color_scheme="light", accept_downloads=True
+            )
+        opened.append(Chat(contexts[person].new_page(), url, tmp_path / "shots"))
+        return opened[-1]
+
+    yield open_tab
+    complaints = [text for chat in opened for text in chat.complaints if not chat.expected.search(text)]
+    for context in contexts.values():
+        context.close()
+    assert complaints == []
+
+
+@pytest.fixture
+def chat(tabs: Opener, chat_server: Server) -> Chat:
+    """A tab of a new person."""
+    return tabs(chat_server.url).open()
+
+
+@pytest.fixture
+def talker(chat: Chat) -> Chat:
+    """A new conversation with the assistant whose answers are long."""
+    return with_talker(chat)
