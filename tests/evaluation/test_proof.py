@@ -129,6 +129,8 @@ def test_an_answer_cut_inside_a_character_does_not_end_in_half_of_it(chat_format
     ids = [*chat_format.tokenizer("tea ", add_special_tokens=False)["input_ids"], *half]
     monkeypatch.setattr("danlu.evaluation.generate._generate", lambda *_: [ids])
     assert answer_all(tiny_model(), chat_format, QUESTIONS[:1], max_new_tokens=len(ids)) == ["tea"]
+    marked = answer_all(tiny_model(), chat_format, QUESTIONS[:1], max_new_tokens=len(ids), cut_mark="…")
+    assert marked == ["tea …"]
     assert answer_all(tiny_model(), chat_format, QUESTIONS[:1], max_new_tokens=99)[0].endswith("\ufffd")
 
 

@@ -6,11 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from danlu.data.conversations import Conversation
 from danlu.data.encode import TokenCounts
 from danlu.hardware import Machine
 from danlu.i18n import catalogue
 from danlu.models.architecture import Architecture
 from danlu.models.library import ModelFolder
+from danlu.models.messages import Message
 from danlu.planning import rules
 from danlu.planning.facts import DataFacts
 
@@ -117,6 +119,27 @@ def test_progress_is_measured_six_times_and_every_hundred_steps(steps, every):
 def test_progress_is_looked_at_three_times_where_there_is_nothing_to_measure_on():
     choice = rules.eval_every(25, data(10, holdout=0))
     assert (choice.value, choice.params) == (9, {"rounds": 3})
+
+
+@pytest.mark.parametrize(
+    ("answers", "policy", "params"),
+    [
+        (["yes", "no"], "off", {}),
+        (["yes", "<think>hm</think>no"], "auto", {"rows": 1}),
+    ],
+)
+def test_thinking_is_taught_by_answers_that_think(answers, policy, params):
+    def learned(answer: str) -> Conversation:
+        return Conversation((Message("user", "?"), Message("assistant", answer)), (False, True), 1, 1)
+
+    choice = rules.thinking([learned(answer) for answer in answers])
+    assert (choice.value, choice.params) == (policy, params)
+    assert catalogue("zh")[choice.reason]
+
+
+def test_a_thought_that_is_not_learned_teaches_nothing():
+    messages = (Message("user", "?"), Message("assistant", "<think>hm</think>no"))
+    assert rules.thinking([Conversation(messages, (False, False), 1, 1)]).value == "off"
 
 
 @pytest.mark.parametrize(("holdout", "stops"), [(0, False), (1, True)])

@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
-from typing import Annotated, cast
+from typing import Annotated
 
 import typer
 from rich.markup import escape
@@ -21,8 +20,7 @@ from danlu.errors import UsageError
 from danlu.i18n import t
 from danlu.models.chat_format import ChatFormat, Rendered
 from danlu.models.library import ModelLibrary
-from danlu.models.versions import Thinking
-from danlu.planning import rules
+from danlu.planning.plan import decide_thinking
 
 app = typer.Typer(no_args_is_help=True)
 _SHOWN = 8
@@ -92,10 +90,8 @@ def show(
         for message in conversation.messages:
             results.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
         return
-    chat_format = ChatFormat.load(ModelLibrary(folder).ensure(as_model).path)
-    if chat_format.can_think:
-        policy = rules.thinking(sum(item.reasoned for item in dataset.conversations))
-        chat_format = replace(chat_format, thinking=cast("Thinking", policy.value))
+    plain = ChatFormat.load(ModelLibrary(folder).ensure(as_model).path)
+    chat_format, _ = decide_thinking(plain, dataset.conversations)
     for sequence in chat_format.training_sequences(conversation.messages, conversation.learn):
         results.print(_marked(sequence, chat_format, with_signs=not results.is_terminal))
         results.print(t("cli.as_model_legend", tokens=len(sequence.ids), learned=sum(sequence.learn)))

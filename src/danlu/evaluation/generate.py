@@ -29,6 +29,7 @@ def answer_all(
     chat_format: ChatFormat,
     conversations: Sequence[Sequence[Message]],
     max_new_tokens: int | None = None,
+    cut_mark: str = "",
 ) -> list[str]:
     """Answer every conversation greedily.
 
@@ -37,6 +38,7 @@ def answer_all(
         chat_format: how conversations are written.
         conversations: each ends with a user message.
         max_new_tokens: longest answer in tokens; ``longest_answer`` when None.
+        cut_mark: is put after an answer that this limit has cut off.
 
     Returns:
         The answers without reasoning, in the order given.
@@ -53,7 +55,8 @@ def answer_all(
         ):
             text = str(chat_format.tokenizer.decode(ids, skip_special_tokens=True))
             if len(ids) == max_new_tokens:
-                text = text.rstrip(_HALF_CHARACTER)  # the limit may fall inside a character of several tokens
+                # The limit may fall inside a character of several tokens.
+                text = text.rstrip(_HALF_CHARACTER) + cut_mark
             answers[index] = _without_reasoning(text, chat_format.opens_thinking(conversations[index]))
     return answers
 

@@ -220,7 +220,8 @@ def _asker(prepared: Prepared) -> Callable[[PeftModel], tuple[SampleAnswer, ...]
     watched = prepared.probes[:_PROBES_WATCHED]
 
     def ask(model: PeftModel) -> tuple[SampleAnswer, ...]:
-        answers = answer_all(model, prepared.chat_format, [probe.messages for probe in watched], _WATCHED_TOKENS)
+        questions = [probe.messages for probe in watched]
+        answers = answer_all(model, prepared.chat_format, questions, _WATCHED_TOKENS, cut_mark=" …")
         return tuple(
             SampleAnswer(question=probe.question, answer=answer, passed=probe.passes(answer))
             for probe, answer in zip(watched, answers, strict=True)

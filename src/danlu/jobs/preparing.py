@@ -13,7 +13,6 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import cast
 
 import torch
 from peft import PeftModel
@@ -42,10 +41,9 @@ from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelFolder, ModelLibrary
 from danlu.models.load import load_model
 from danlu.models.versions import DatasetRef, Thinking
-from danlu.planning import rules
 from danlu.planning.estimate import predict
 from danlu.planning.facts import DataFacts
-from danlu.planning.plan import Notice, Plan, decide_holdout, make_plan, require_built
+from danlu.planning.plan import Plan, decide_holdout, decide_thinking, make_plan, require_built
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.adapter import attach_lora
@@ -112,17 +110,11 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         datasets = tuple(DatasetRef(name=item.name, version=item.version, sha256=item.sha256) for item in manifests)
         conversations = _conversations(library, datasets)
         share = decide_holdout(recipe, len(conversations))
-        chat_format = chat_format_of(base, recipe.system, "auto")
-        notices: tuple[Notice, ...] = ()
-        if chat_format.can_think:
-            thinking = rules.thinking(sum(item.reasoned for item in conversations))
-            chat_format = replace(chat_format, thinking=cast("Thinking", thinking.value))
-            notices = (Notice(code=thinking.reason, params=thinking.params),)
+        chat_format, notices = decide_thinking(ChatFormat.load(base.path, recipe.system), conversations)
         encoded = _Encoded.of(conversations, float(share.value or 0), recipe.train.seed, chat_format)
         if not encoded.examples:
             raise DataError("data.no_rows", ", ".join(recipe.data.train))
-        plan = make_plan(recipe, base, encoded.facts(), machine, datasets, share, chat_format.thinking)
-        plan = plan.model_copy(update={"notices": plan.notices + notices})
+        plan = make_plan(recipe, base, encoded.facts(), machine, datasets, share, chat_format.thinking, notices)
         with _new_run(home, manifests[0].name) as run:
             prepared = _assemble(home, run, recipe, plan, base, encoded)
             if predict_cost:

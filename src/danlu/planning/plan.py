@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from danlu.data.conversations import Conversation
 from danlu.errors import RecipeError
 from danlu.hardware import Machine
 from danlu.i18n import Language, t
+from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelFolder
 from danlu.models.versions import DatasetRef, Thinking
 from danlu.planning import rules
@@ -134,6 +138,20 @@ def decide_holdout(recipe: Recipe, rows: int) -> Choice:
     return Choice(float(wished), "planning.chosen") if isinstance(wished, float | int) else rules.holdout_share(rows)
 
 
+def decide_thinking(plain: ChatFormat, conversations: Sequence[Conversation]) -> tuple[ChatFormat, tuple[Notice, ...]]:
+    """Return the format that conversations are learned in, and what is to be known of it.
+
+    Args:
+        plain: the format of the base model; one without think blocks has no policy and is returned as it is.
+        conversations: the examples.
+    """
+    if not plain.can_think:
+        return plain, ()
+    policy = rules.thinking(conversations)
+    thinking: Thinking = "auto" if policy.value == "auto" else "off"
+    return replace(plain, thinking=thinking), (Notice(code=policy.reason, params=policy.params),)
+
+
 def make_plan(
     recipe: Recipe,
     base: ModelFolder,
@@ -142,6 +160,7 @@ def make_plan(
     datasets: tuple[DatasetRef, ...],
     holdout: Choice,
     thinking: Thinking = "off",
+    notices: tuple[Notice, ...] = (),
 ) -> Plan:
     """Decide every ``auto`` of a recipe.
 
@@ -153,6 +172,7 @@ def make_plan(
         datasets: the versions of the data sets.
         holdout: the choice that the split was made with.
         thinking: the policy that the examples were encoded with.
+        notices: what is known already to be said before the start.
 
     Raises:
         RecipeError: the recipe asks for something that is not built yet.
@@ -216,7 +236,7 @@ def make_plan(
         ),
         settings=settings,
         decisions=tuple(decider.decisions),
-        notices=tuple(_notices(data)),
+        notices=(*_notices(data), *notices),
     )
 
 
