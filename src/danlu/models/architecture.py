@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypedDict
 
 from danlu.errors import ModelError
 
@@ -126,6 +126,20 @@ class Architecture:
         return int(weights + 18 * self.lora_parameters(rank) + activations + _PROCESS_BYTES)
 
 
+class Traits(TypedDict):
+    """What a family implies, whatever the size."""
+
+    attention_bias: bool
+    qk_norm: bool
+    norms: int
+
+
+def family_traits(kind: str) -> Traits:
+    """Return what the model classes of transformers build for a ``model_type`` without being told."""
+    gemma = kind.startswith("gemma3")
+    return Traits(attention_bias=kind == "qwen2", qk_norm=kind == "qwen3" or gemma, norms=4 if gemma else 2)
+
+
 def read_architecture(folder: Path) -> Architecture:
     """Read ``config.json`` of a model folder.
 
@@ -154,7 +168,8 @@ def read_architecture(folder: Path) -> Architecture:
 
 def _architecture(kind: str, config: dict[str, Any]) -> Architecture:
     heads, hidden = int(config["num_attention_heads"]), int(config["hidden_size"])
-    gemma = kind.startswith("gemma3")
+    traits = family_traits(kind)
+    traits["attention_bias"] |= bool(config.get("attention_bias", False))
     return Architecture(
         type=kind,
         hidden_size=hidden,
@@ -164,9 +179,7 @@ def _architecture(kind: str, config: dict[str, Any]) -> Architecture:
         kv_heads=int(config.get("num_key_value_heads") or heads),
         head_dim=int(config.get("head_dim") or hidden // heads),
         vocab_size=int(config["vocab_size"]),
-        tied=bool(config.get("tie_word_embeddings", gemma)),
-        attention_bias=kind == "qwen2" or bool(config.get("attention_bias", False)),
-        qk_norm=kind == "qwen3" or gemma,
+        tied=bool(config.get("tie_word_embeddings", kind.startswith("gemma3"))),
         max_context=int(config.get("max_position_embeddings") or 2048),
-        norms=4 if gemma else 2,
+        **traits,
     )

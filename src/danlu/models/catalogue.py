@@ -13,7 +13,7 @@ import yaml
 from pydantic import BaseModel, ConfigDict, Field
 
 from danlu.errors import NotFoundError
-from danlu.models.architecture import Architecture
+from danlu.models.architecture import Architecture, family_traits
 
 
 class _Facts(BaseModel):
@@ -70,22 +70,7 @@ class CatalogueEntry(_Facts):
     @property
     def architecture(self) -> Architecture:
         """The shape with what its family implies."""
-        gemma = self.shape.type.startswith("gemma3")
-        return Architecture(
-            type=self.shape.type,
-            hidden_size=self.shape.hidden_size,
-            intermediate_size=self.shape.intermediate_size,
-            layers=self.shape.layers,
-            heads=self.shape.heads,
-            kv_heads=self.shape.kv_heads,
-            head_dim=self.shape.head_dim,
-            vocab_size=self.shape.vocab_size,
-            tied=self.shape.tied,
-            attention_bias=self.shape.type == "qwen2",
-            qk_norm=self.shape.type == "qwen3" or gemma,
-            max_context=self.shape.max_context,
-            norms=4 if gemma else 2,
-        )
+        return Architecture(**self.shape.model_dump(), **family_traits(self.shape.type))
 
     @property
     def parameters(self) -> int:
