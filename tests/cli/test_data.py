@@ -90,3 +90,8 @@ def test_a_byte_order_mark_is_accepted(danlu, tmp_path):
     path = tmp_path / "bom.json"
     path.write_bytes(b"\xef\xbb\xbf" + json.dumps(ROWS).encode())
     assert danlu("data", "add", path, "--name", "bom", "--json").json["rows"] == 3
+
+
+def test_a_name_that_looks_like_markup_is_shown_as_it_is(danlu, tmp_path):
+    path = write_json_rows(tmp_path / "[red]rows[x].json")
+    assert "[red]rows[x].json: 3 rows" in danlu("data", "show", path).out

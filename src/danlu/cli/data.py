@@ -38,7 +38,7 @@ def add(
     if as_json:
         print_json(manifest.model_dump(mode="json"))
     else:
-        console.print(t("cli.data_added", name=manifest.name, rows=manifest.rows, version=manifest.version))
+        console.print(escape(t("cli.data_added", name=manifest.name, rows=manifest.rows, version=manifest.version)))
 
 
 @app.command("check", help=t("cli.data_check"))
@@ -81,7 +81,7 @@ def show(
     """Show a row as it is, or as a model sees it: learned tokens stand out."""
     folder = home_of(home)
     dataset = DatasetLibrary(folder.datasets).open(name)
-    results.print(t("cli.data_head", name=dataset.name, rows=len(dataset.conversations)))
+    results.print(escape(t("cli.data_head", name=dataset.name, rows=len(dataset.conversations))))
     last = len(dataset.conversations)
     if row > last:
         raise UsageError("data.no_such_row", dataset.name, row=row, last=last)
@@ -132,4 +132,4 @@ def remove(
 ) -> None:
     """Delete a data set with all its versions."""
     DatasetLibrary(home_of(home).datasets).remove(name)
-    console.print(t("cli.removed", name=name))
+    console.print(escape(t("cli.removed", name=name)))

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.markup import escape
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.cli.forge import carry_out
@@ -64,7 +65,7 @@ def evaluate(
         print_json({**proof.model_dump(mode="json", exclude={"unseen"}), "report": str(written)})
         return
     results.print(proof.verdict(), soft_wrap=True)
-    console.print(t("cli.report_at", path=written))
+    console.print(escape(t("cli.report_at", path=written)))
 
 
 def chat(
@@ -89,7 +90,7 @@ async def _chat(served: ServedModel, message: str | None) -> None:
         if message is not None:
             await _answer(gateway, served, history, message)
             return
-        console.print(t("cli.chat_hint", name=served.version_name))
+        console.print(escape(t("cli.chat_hint", name=served.version_name)))
         while True:
             try:
                 question = await asyncio.to_thread(console.input, "[bold]› [/bold]")

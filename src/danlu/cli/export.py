@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 import typer
+from rich.markup import escape
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json
 from danlu.files import format_bytes
@@ -33,7 +34,7 @@ def export(
     """Write the weights of a finished run and check that they agree with it."""
     folder = home_of(home)
     run = Runs(folder).get(name)
-    console.print(t("cli.exporting", format=kind, to=to))
+    console.print(escape(t("cli.exporting", format=kind, to=to)))
     from danlu.jobs.exporting import export_run  # loads torch
 
     result = export_run(folder, run, to, kind, quant)
@@ -47,4 +48,4 @@ def export(
             }
         )
         return
-    console.print(t("cli.exported", path=to, size=format_bytes(result.bytes)))
+    console.print(escape(t("cli.exported", path=to, size=format_bytes(result.bytes))))

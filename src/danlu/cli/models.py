@@ -96,14 +96,14 @@ def show(name: ModelName, home: HomeOption = None, as_json: JsonOption = False) 
     if folder is not None:
         _print_model(folder, as_json=False)
     else:
-        console.print(t("cli.not_here", name=name))
+        console.print(escape(t("cli.not_here", name=name)))
 
 
 @app.command("remove", help=t("cli.models_remove"))
 def remove(name: ModelName, home: HomeOption = None) -> None:
     """Delete a model from this machine."""
     ModelLibrary(home_of(home)).remove(name)
-    console.print(t("cli.removed", name=name))
+    console.print(escape(t("cli.removed", name=name)))
 
 
 def _whole_and_damaged(library: ModelLibrary) -> tuple[dict[str, ModelFolder], dict[str, ModelError]]:

@@ -71,7 +71,7 @@ def quickstart(
             "eval": {"probes": str(sample_path("persona_probes.jsonl")) if data is None else None},
         }
     )
-    console.print(t("cli.quickstart_intro", file=file.name, model=recipe.model))
+    console.print(escape(t("cli.quickstart_intro", file=file.name, model=recipe.model)))
     manifest = DatasetLibrary(folder.datasets).register(str(file))
     version = _made_before(folder, manifest.sha256, recipe.model)
     seconds: dict[str, float] = {}
@@ -94,7 +94,7 @@ def quickstart(
     assert version.run is not None
     proof = read_as(Proof, Runs(folder).get(version.run).path / "proof.json")
     _show_proof(proof)
-    console.print(t("cli.report_at", path=Runs(folder).get(version.run).path / "report.html"))
+    console.print(escape(t("cli.report_at", path=Runs(folder).get(version.run).path / "report.html")))
     with Store.open(folder, settings.database_url) as store:
         suggestions = [item.question for item in proof.probes.items if item.passed_after][:_SUGGESTED]
         name = PERSONA_NAME if data is None else version.name
@@ -104,7 +104,8 @@ def quickstart(
         return
     first = proof.probes.items[0]
     answered = asyncio.run(ask_served(settings, first.question))
-    console.print(t("cli.asked_served", question=first.question, answer=answered["answer"]))
+    served = t("cli.asked_served", question=first.question, answer=answered["answer"])
+    console.print(escape(served), soft_wrap=True)
     total = time.perf_counter() - began
     console.print(t("cli.quickstart_done", time=duration(total)))
     if as_json:
@@ -160,8 +161,8 @@ def _show_proof(proof: Proof) -> None:
     changed = [item for item in proof.probes.items if item.passed_after and not item.passed_before]
     for item in (changed or list(proof.probes.items))[:_SHOWN]:
         console.print(f"  [bold]{escape(item.question)}[/bold]")
-        console.print(f"    {t('evaluation.before')}: [dim]{escape(_short(item.before))}[/dim]")
-        console.print(f"    {t('evaluation.after')}: [green]{escape(_short(item.after))}[/green]")
+        console.print(f"    {t('evaluation.before')}: [dim]{escape(_short(item.before))}[/dim]", soft_wrap=True)
+        console.print(f"    {t('evaluation.after')}: [green]{escape(_short(item.after))}[/green]", soft_wrap=True)
     console.print(f"  {proof.verdict()}")
 
 

@@ -123,7 +123,8 @@ class Display:
             case Sample() as event:
                 for answer in event.answers:
                     text = t("cli.asked", step=event.step, question=answer.question, answer=answer.answer or "–")
-                    self.console.print(f"  [dim]{escape(text)}[/dim]")
+                    # Chinese has no blanks, and rich would begin a new line rather than break a word.
+                    self.console.print(f"  [dim]{escape(text)}[/dim]", soft_wrap=True)
             case Warned() as event:
                 self.console.print(f"  [yellow]{escape(event.message)}[/yellow]")
             case Checkpoint():

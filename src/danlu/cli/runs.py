@@ -104,4 +104,4 @@ def resume(name: RunName, home: HomeOption = None, as_json: JsonOption = False) 
 def remove(name: RunName, home: HomeOption = None) -> None:
     """Delete a run with its checkpoints and adapter."""
     Runs(home_of(home)).remove(name)
-    console.print(t("cli.removed", name=name))
+    console.print(escape(t("cli.removed", name=name)))
