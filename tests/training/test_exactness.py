@@ -11,7 +11,7 @@ from danlu.data.batches import epoch_order, micro_batches, pack, step_members
 from danlu.data.examples import Example
 from danlu.training.adapter import attach_lora, trainable
 from danlu.training.forward import LossModel
-from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
+from danlu.training.loss import chunk_rows, chunked_cross_entropy, plain_cross_entropy
 from danlu.training.settings import LoraSettings
 from tests.tiny import tiny_model
 
@@ -73,6 +73,7 @@ def test_sharing_the_prefix_changes_no_gradient(share):
     model = with_random_adapter("qwen2")
     losses = LossModel(model)
     examples = make_examples(5, 12)
+    assert pack(examples).layout.back_in_order is not None, "documents that are not in the order of their lengths"
     total = sum(example.supervised for example in examples)
     reference = gradients(model, [losses.loss_sum(pack(examples, share_prefix=False))], total)
     found = gradients(model, [losses.loss_sum(pack(examples, share_prefix=share))], total)
@@ -105,7 +106,23 @@ def test_a_single_example_shares_nothing():
     assert pack(make_examples(1, 9)).layout.prefix == 0
 
 
-@pytest.mark.parametrize("rows", [1, 63, 64, 65, 200])
+@pytest.mark.parametrize(
+    ("rows", "vocabulary", "size"),
+    [
+        (0, 500, 1),
+        (1, 500, 1),
+        (512, 500, 512),
+        (513, 500, 257),
+        (1600, 500, 400),
+        (400, 152_000, 134),
+        (9, 1 << 40, 1),
+    ],
+)
+def test_chunks_are_about_as_large_and_never_too_large(rows, vocabulary, size):
+    assert chunk_rows(rows, vocabulary) == size
+
+
+@pytest.mark.parametrize("rows", [0, 1, 512, 513, 1100])
 def test_chunked_cross_entropy_equals_the_plain_one(rows):
     torch.manual_seed(0)
     head = torch.nn.Linear(32, 500, bias=rows % 2 == 0).requires_grad_(False)

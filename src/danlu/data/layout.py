@@ -61,6 +61,17 @@ class Layout:
             for group in groups
         )
 
+    @cached_property
+    def back_in_order(self) -> torch.Tensor | None:
+        """Where each packed token stands in prefix, then group after group; None when it is in its place already.
+
+        int64, shape [T].
+        """
+        places = torch.cat([torch.arange(self.prefix), *(group.packed for group in self.groups)])
+        if bool((places == torch.arange(self.total)).all()):
+            return None
+        return places.argsort()
+
 
 @dataclass(frozen=True)
 class DocumentGroup:
@@ -69,6 +80,11 @@ class DocumentGroup:
     starts: tuple[int, ...]
     lengths: tuple[int, ...]
     prefix: int
+
+    @property
+    def alone(self) -> slice | None:
+        """The packed positions of a document that has the group to itself."""
+        return slice(self.starts[0], self.starts[0] + self.lengths[0]) if len(self.starts) == 1 else None
 
     @cached_property
     def index(self) -> torch.Tensor:

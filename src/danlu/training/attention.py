@@ -45,36 +45,43 @@ def packed_attention(
     """
     assert layout is not None, "packed attention needs the layout of its sequence"
     assert dropout == 0.0, "packed attention is exact only without dropout"
-    heads, depth = query.shape[1], query.shape[3]
-    output = query.new_empty(layout.total, heads, depth)
     pieces: list[torch.Tensor] = []
-    places: list[torch.Tensor] = []
     shared_key, shared_value = key[:, :, : layout.prefix], value[:, :, : layout.prefix]
     if layout.prefix:
         own = functional.scaled_dot_product_attention(
             query[:, :, : layout.prefix], shared_key, shared_value, is_causal=True, scale=scaling, enable_gqa=True
         )
         pieces.append(own.squeeze(0).transpose(0, 1))
-        places.append(torch.arange(layout.prefix))
     for group in layout.groups:
         attended = functional.scaled_dot_product_attention(
             _gather(query, group),
-            torch.cat([shared_key.expand(len(group.lengths), -1, -1, -1), _gather(key, group)], dim=2),
-            torch.cat([shared_value.expand(len(group.lengths), -1, -1, -1), _gather(value, group)], dim=2),
+            _behind(shared_key, _gather(key, group)),
+            _behind(shared_value, _gather(value, group)),
             attn_mask=None if layout.prefix == 0 else group.mask,
             is_causal=layout.prefix == 0,
             scale=scaling,
             enable_gqa=True,
         )
-        pieces.append(attended.transpose(1, 2).flatten(0, 1)[group.real])
-        places.append(group.packed)
-    output = output.index_copy(0, torch.cat(places), torch.cat(pieces))
+        packed = attended.transpose(1, 2).flatten(0, 1)
+        pieces.append(packed if group.alone else packed[group.real])
+    output = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
+    if layout.back_in_order is not None:
+        output = output[layout.back_in_order]
     return output.unsqueeze(0), None
 
 
 def _gather(states: torch.Tensor, group: DocumentGroup) -> torch.Tensor:
     """Turn packed states [1, H, T, D] into the group's documents [N, H, S, D]."""
+    if group.alone:
+        return states[:, :, group.alone]
     return states[0, :, group.index].transpose(0, 1)
+
+
+def _behind(prefix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Put the prefix's states [1, H, P, D] before those of each document [N, H, S, D]."""
+    if not prefix.shape[2]:
+        return own
+    return torch.cat([prefix.expand(own.shape[0], -1, -1, -1), own], dim=2)
 
 
 AttentionInterface.register(ATTENTION_NAME, packed_attention)
