@@ -68,6 +68,28 @@ def test_packed_loss_and_gradients_equal_the_plain_ones(family, tied, prefix, bu
         assert ((packed[name] - gradient).abs().max() / scale) < 1e-4, name
 
 
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("prefix", [0, 30, 190])
+def test_long_examples_too(family, prefix):
+    model = with_random_adapter(family)
+    losses = LossModel(model)
+    rng = random.Random(5)
+    shared = tuple(rng.randrange(3, 380) for _ in range(prefix))
+    examples = [
+        Example(
+            (*shared, *(rng.randrange(3, 380) for _ in range(length))),
+            (False,) * (prefix + 9) + (True,) * (length - 9),
+            row,
+        )
+        for row, length in enumerate((200, 210, 330))
+    ]
+    total = sum(example.supervised for example in examples)
+    reference = gradients(model, [losses.plain_loss_sum(examples)], total)
+    found = gradients(model, [losses.loss_sum(pack(examples))], total)
+    for name, gradient in reference.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()))
+
+
 @pytest.mark.parametrize("share", [True, False])
 def test_sharing_the_prefix_changes_no_gradient(share):
     model = with_random_adapter("qwen2")

@@ -13,8 +13,13 @@ from torch.nn import functional
 from transformers import AttentionInterface
 
 from danlu.data.layout import DocumentGroup, Layout
+from danlu.training.block_attention import block_attention
 
 ATTENTION_NAME: Final = "danlu_packed"
+
+# From so many tokens on, on a CPU, blocks are faster than PyTorch's attention (fp32, two cores: 0.9 times its speed at
+# 64 tokens, 1.0 at 130, 1.1 at 200, 1.3 at 400 to 500, 1.1 at 800 and more).
+_BLOCKS_FROM: Final = 160
 
 
 def packed_attention(
@@ -48,19 +53,15 @@ def packed_attention(
     pieces: list[torch.Tensor] = []
     shared_key, shared_value = key[:, :, : layout.prefix], value[:, :, : layout.prefix]
     if layout.prefix:
-        own = functional.scaled_dot_product_attention(
-            query[:, :, : layout.prefix], shared_key, shared_value, is_causal=True, scale=scaling, enable_gqa=True
-        )
+        own = _attend(query[:, :, : layout.prefix], shared_key, shared_value, scaling)
         pieces.append(own.squeeze(0).transpose(0, 1))
     for group in layout.groups:
-        attended = functional.scaled_dot_product_attention(
+        attended = _attend(
             _gather(query, group),
             _behind(shared_key, _gather(key, group)),
             _behind(shared_value, _gather(value, group)),
-            attn_mask=None if layout.prefix == 0 else group.mask,
-            is_causal=layout.prefix == 0,
-            scale=scaling,
-            enable_gqa=True,
+            scaling,
+            mask=group.mask if layout.prefix else None,
         )
         packed = attended.transpose(1, 2).flatten(0, 1)
         pieces.append(packed if group.alone else packed[group.real])
@@ -68,6 +69,29 @@ def packed_attention(
     if layout.back_in_order is not None:
         output = output[layout.back_in_order]
     return output.unsqueeze(0), None
+
+
+def _attend(
+    query: torch.Tensor,
+    key: torch.Tensor,
+    value: torch.Tensor,
+    scaling: float | None,
+    mask: torch.Tensor | None = None,
+) -> torch.Tensor:
+    """Attend causally; the queries are the last positions. Whichever way is faster at this length.
+
+    Args:
+        query: shape [N, H, S, D].
+        key: shape [N, Hkv, L, D].
+        value: shape [N, Hkv, L, D].
+        scaling: factor of the scores; 1/sqrt(D) when None.
+        mask: who sees whom, where L is more than S.
+    """
+    if query.device.type == "cpu" and query.shape[2] >= _BLOCKS_FROM:
+        return block_attention(query, key, value, query.shape[3] ** -0.5 if scaling is None else scaling)
+    return functional.scaled_dot_product_attention(
+        query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
+    )
 
 
 def _gather(states: torch.Tensor, group: DocumentGroup) -> torch.Tensor:
