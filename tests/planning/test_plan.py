@@ -47,7 +47,7 @@ def test_everything_on_auto_is_decided_by_the_rules():
     assert (chosen.lora.r, chosen.lora.lora_alpha, chosen.lora.lora_dropout) == (16, 32.0, 0.0)
     assert (chosen.scheduler, chosen.warmup_steps, chosen.dtype) == ("linear", 4, "float32")
     assert (chosen.eval_every, chosen.checkpoint_every, chosen.patience) == (13, 13, 3)
-    assert chosen.token_budget == 512
+    assert chosen.token_budget == 1024
     assert (made.holdout_share, made.max_length) == (0.1, 8192)
     assert made.data.rows == 110
     assert made.datasets == SETS

@@ -150,7 +150,7 @@ def test_stopping_early_needs_something_to_measure_on(holdout, stops):
 @pytest.mark.parametrize(
     ("available", "longest", "budget"),
     [
-        (16 * GIGA, 200, 512),  # more gains nothing
+        (16 * GIGA, 200, 1024),  # more gains nothing
         (3 * GIGA, 200, 493),
         (GIGA // 2, 200, 200),  # one example must always fit
         (16 * GIGA, 6000, 6000),
