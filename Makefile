@@ -4,6 +4,8 @@ VENV    := .venv
 BIN     := $(VENV)/bin
 STATIC  := src/danlu/server/static
 ARGS    ?=
+# Processes that run the tests; two suit two cores and are what CI uses.
+WORKERS ?= 2
 # Where pip finds the CPU build of PyTorch on Linux, if your pip is not set up for it already (see README).
 TORCH_INDEX ?=
 TORCH_FLAGS := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),)
@@ -52,7 +54,7 @@ docs: install ## build the manual; a warning is an error
 
 test: install web browser lint docs ## every check and every test
 	cd web && npm run --silent test && npm run --silent size
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 bench: install ## compare with other programs (takes long; see bench/README.md)
 	$(BIN)/python -m bench $(ARGS)

@@ -1,9 +1,42 @@
-"""What every test needs: one computing thread (the machine may be shared) and English texts unless a test asks."""
+"""What every test needs: one computing thread (the machine may be shared) and English texts unless a test asks.
+
+Run by several processes (``pytest -n 2``), the tests of a module stay together, and so do the end-to-end tests that
+share a trained model; those take longest and begin first. The ones that train for themselves come last, on whichever
+process is free.
+"""
 
 from __future__ import annotations
 
 import os
+from typing import Any
+
+import pytest
+from xdist.scheduler import LoadScopeScheduling
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["DANLU_LANG"] = "en"
+
+_END_TO_END = "tests/e2e/"
+_ALONE = "tests/e2e/test_resume.py"
+
+
+class _Modules(LoadScopeScheduling):
+    """Gives whole modules to the processes, in the order of collection, and the end-to-end ones to a single one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        module = nodeid.partition("::")[0]
+        return "e2e" if _shares_a_model(nodeid) else module
+
+
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeScheduling:
+    config.option.loadscopereorder = False
+    return _Modules(config, log)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    items.sort(key=lambda item: 0 if _shares_a_model(item.nodeid) else 2 if item.nodeid.startswith(_ALONE) else 1)
+
+
+def _shares_a_model(nodeid: str) -> bool:
+    return nodeid.startswith(_END_TO_END) and not nodeid.startswith(_ALONE)

@@ -58,7 +58,7 @@ def give_room(tmp_path: Path) -> Iterator[None]:
             shutil.rmtree(folder, ignore_errors=True)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """A home that holds the starter model and nothing else; kept between sessions in DANLU_TEST_MODEL_CACHE."""
     kept = os.environ.get("DANLU_TEST_MODEL_CACHE")
@@ -71,7 +71,7 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
         shutil.rmtree(home)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def trained(starter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
     """The whole path, once."""
     home = put_model(starter, tmp_path_factory.mktemp("trained") / "home")
@@ -116,7 +116,7 @@ def browser() -> Iterator[Any]:
         browser.close()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chat_home(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """The trained assistant, and beside it the untrained model, whose answers are long and always the same."""
     folder = clone(trained.home, tmp_path_factory.mktemp("chat") / "home")
@@ -140,7 +140,7 @@ def chat_home(trained: Trained, tmp_path_factory: pytest.TempPathFactory) -> Ite
     shutil.rmtree(folder)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="package")
 def chat_server(chat_home: Path) -> Iterator[Server]:
     """``danlu up`` on that home."""
     with serving(chat_home) as running:

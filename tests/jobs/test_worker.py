@@ -100,10 +100,11 @@ def test_leaving_ends_the_worker_and_its_order_file(tmp_path, monkeypatch):
         "import sys, time, signal; signal.signal(signal.SIGTERM, signal.SIG_IGN)\n"
         'print(\'{"kind": "note", "text": "\' + sys.argv[1] + \'"}\', flush=True); time.sleep(600)',
     )
+    before = psutil.Process().children()
     with Worker(order(tmp_path)) as worker:
         file = next(worker.messages()).text
         assert os.path.exists(file)  # noqa: PTH110
-        (child,) = psutil.Process().children()
+        (child,) = (process for process in psutil.Process().children() if process not in before)
     assert not child.is_running()
     assert not os.path.exists(file)  # noqa: PTH110
 
