@@ -216,9 +216,13 @@ async def test_the_text_is_saved_about_once_a_second_not_at_every_token(
     async with chat(tmp_path, Script(pieces=["word "] * 150, pause=0.01)) as c:
         saves = []
         save = c.store.messages.save_answer
-        monkeypatch.setattr(
-            c.store.messages, "save_answer", lambda *a, **k: saves.append((k["status"], k["content"])) or save(*a, **k)
-        )
+
+        def recorded(*args, **more):
+            saved = save(*args, **more)
+            saves.append((more["status"], more["content"]))
+            return saved
+
+        monkeypatch.setattr(c.store.messages, "save_answer", recorded)
         conversation_id, exchange = await begun(c)
         await until(lambda: saves)
         assert saves[0][0] == "generating"

@@ -112,8 +112,9 @@ def test_leaving_ends_the_worker_and_its_order_file(tmp_path, monkeypatch):
 def test_a_worker_that_is_asked_to_stop_may_finish_what_it_saves(tmp_path, monkeypatch):
     fake(
         monkeypatch,
-        "import signal, sys, time\n"
-        'def stop(*_): print(\'{"kind": "note", "text": "saved"}\', flush=True); sys.exit(0)\n'
+        # The signal may come while the line before is still being printed, where a handler must not print.
+        "import os, signal, time\n"
+        'def stop(*_): os.write(1, b\'{"kind": "note", "text": "saved"}\\n\'); os._exit(0)\n'
         "signal.signal(signal.SIGTERM, stop)\n"
         'print(\'{"kind": "note", "text": "on"}\', flush=True); time.sleep(600)',
     )
