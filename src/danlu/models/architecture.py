@@ -108,7 +108,7 @@ class Architecture:
         - activations (``activation_bytes``), no recomputation
         - the process itself, 0.6 GB
 
-        The vocabulary head works in small chunks and is left out.
+        The vocabulary head works in chunks of at most 0.1 GB and is left out.
 
         Args:
             method: how it is trained.

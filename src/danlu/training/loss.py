@@ -53,7 +53,7 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
                 # sums * (softmax - one-hot): the division is left to the rows of H, which are shorter than those of V.
                 logits.scatter_add_(1, wanted, -sums)
                 torch.mm(logits.to(weight.dtype), weight, out=grad[rows])
-                grad[rows] /= sums.to(grad.dtype)
+                grad[rows] /= sums
         ctx.save_for_backward(*([grad] if grad is not None else []))
         return total
 
