@@ -1,11 +1,12 @@
-"""``python -m bench train …`` and ``python -m bench serving …``."""
+"""``python -m bench train …``, ``python -m bench serving …`` and ``python -m bench kernels …``."""
 
 import sys
 
-USAGE = """usage: python -m bench train|serving [OPTIONS]
+USAGE = """usage: python -m bench train|serving|kernels [OPTIONS]
 
   train     Danlu's training against LLaMA-Factory's
   serving   Danlu's serving against the script it replaces
+  kernels   parts of a training step beside the plain way
 
 `python -m bench train --help` lists the options; bench/README.md says how to read the results."""
 
@@ -23,6 +24,10 @@ def main() -> int:
         sys.argv = ["python -m bench serving", *words]
         serving_vs_script.main()
         return 0
+    if name == "kernels":
+        from bench import kernels
+
+        return kernels.main(words)
     print(USAGE, file=sys.stderr)
     return 0 if name in {"-h", "--help"} else 2
 

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from bench import kernels
 from bench.train_results import Loop, Run, by_name, compare, read_danlu, read_peer, table
 from bench.train_task import (
     PEERS,
@@ -245,3 +246,9 @@ def test_an_unknown_peer_is_named_with_the_known_ones(capsys: pytest.CaptureFixt
         main(["--model", "m", "--data", "d", "--peers", "trl"])
     assert ended.value.code == 2
     assert "lf-default" in capsys.readouterr().err
+
+
+def test_both_ways_of_a_part_are_measured() -> None:
+    times = kernels.attention(32, repeats=1)
+    assert set(times) == {"torch", "blocks"}
+    assert all(0 < seconds < math.inf for seconds in times.values())

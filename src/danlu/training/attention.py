@@ -61,7 +61,7 @@ def packed_attention(
             _behind(shared_key, _gather(key, group)),
             _behind(shared_value, _gather(value, group)),
             scaling,
-            mask=group.mask if layout.prefix else None,
+            group,
         )
         packed = attended.transpose(1, 2).flatten(0, 1)
         pieces.append(packed if group.alone else packed[group.real])
@@ -76,19 +76,20 @@ def _attend(
     key: torch.Tensor,
     value: torch.Tensor,
     scaling: float | None,
-    mask: torch.Tensor | None = None,
+    group: DocumentGroup | None = None,
 ) -> torch.Tensor:
-    """Attend causally; the queries are the last positions. Whichever way is faster at this length.
+    """Attend causally, in whichever way is faster at this length; the queries are the last S of the L positions.
 
     Args:
         query: shape [N, H, S, D].
         key: shape [N, Hkv, L, D].
         value: shape [N, Hkv, L, D].
         scaling: factor of the scores; 1/sqrt(D) when None.
-        mask: who sees whom, where L is more than S.
+        group: the documents that attend; None for the prefix, which attends to nothing but itself.
     """
     if query.device.type == "cpu" and query.shape[2] >= _BLOCKS_FROM:
         return block_attention(query, key, value, query.shape[3] ** -0.5 if scaling is None else scaling)
+    mask = group.mask if group is not None and group.prefix else None
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
     )
