@@ -1,6 +1,6 @@
-"""The parts of a training step that Danlu computes in its own way, beside the plain way, at several sizes.
+"""The parts of a step that Danlu computes in its own way, beside the plain way, at several sizes.
 
-Forward and backward, in turns, each the fastest of several; ``training.attention`` and ``training.loss`` name the
+In turns, each the fastest of several; ``training.products``, ``training.attention`` and ``training.loss`` name the
 thresholds that follow from it.
 """
 
@@ -18,23 +18,45 @@ from torch.nn import functional
 from danlu.training.block_attention import block_attention
 from danlu.training.loss import chunked_cross_entropy
 from danlu.training.memory import keep_freed_memory
+from danlu.training.products import onednn_product, transposed_product
 
 # Heads, heads of keys, and size of a head of SmolLM2-135M.
 _HEADS, _KEYS, _DEPTH = 9, 3, 64
 _LENGTHS = (32, 64, 128, 200, 256, 400, 512, 800, 1200)
 _VOCABULARY, _HIDDEN, _ROWS = 49_152, 576, 1024
 _CHUNKS = (64, 128, 256, 512)
+# Columns and rows: two of SmolLM2-135M, one of a model of 1.5 billion, a vocabulary.
+_MATRICES = ((576, 1536), (1536, 576), (1536, 8960), (576, 49_152))
+_PRODUCT_ROWS = (1, 2, 4, 8, 16, 32, 64, 128, 192, 256, 512, 1024)
+# More than any cache holds, so that a matrix comes from memory as it does in a model.
+_MATRIX_BYTES = 100 << 20
 
 
 def fastest(ways: dict[str, Callable[[], torch.Tensor]], repeats: int) -> dict[str, float]:
-    """Return the fastest time of each way in seconds, forward and backward; the ways take turns."""
+    """Return the fastest time of each way in seconds, forward and, if it has one, backward; the ways take turns."""
     best = dict.fromkeys(ways, float("inf"))
     for _ in range(repeats):
         for name, way in ways.items():
             start = time.perf_counter()
-            way().sum().backward()
+            result = way()
+            if result.requires_grad:
+                result.sum().backward()
             best[name] = min(best[name], time.perf_counter() - start)
     return best
+
+
+def products(into: int, out: int, rows: int, repeats: int) -> dict[str, float]:
+    """Measure ``rows`` rows times matrices of ``out`` rows and ``into`` columns, forward only; seconds a matrix."""
+    matrices = [torch.randn(out, into) for _ in range(max(1, _MATRIX_BYTES // (4 * out * into)))]
+    x = torch.randn(rows, into)
+
+    def with_each(routine: Callable[..., torch.Tensor]) -> torch.Tensor:
+        return [routine(x, matrix, None) for matrix in matrices][-1]
+
+    routines = {"torch": functional.linear, "transposed": transposed_product, "onednn": onednn_product}
+    with torch.no_grad():
+        times = fastest({name: lambda use=use: with_each(use) for name, use in routines.items()}, repeats)
+    return {name: seconds / len(matrices) for name, seconds in times.items()}
 
 
 def attention(length: int, repeats: int) -> dict[str, float]:
@@ -77,16 +99,33 @@ def main(words: Sequence[str]) -> int:
     keep_freed_memory()
     attended = {length: attention(length, arguments.repeats) for length in _LENGTHS}
     chunks = head(arguments.repeats)
+    multiplied = {
+        f"{into}x{out}": {rows: products(into, out, rows, arguments.repeats) for rows in _PRODUCT_ROWS}
+        for into, out in _MATRICES
+    }
     if arguments.json:
-        json.dump({"threads": torch.get_num_threads(), "attention": attended, "head": chunks}, sys.stdout, indent=2)
+        found = {"attention": attended, "head": chunks, "products": multiplied}
+        json.dump({"threads": torch.get_num_threads(), **found}, sys.stdout, indent=2)
         print()
         return 0
-    print(f"{torch.get_num_threads()} threads, float32, forward and backward, fastest of {arguments.repeats}\n")
-    print("attention, one document:  tokens   torch ms  blocks ms  ratio")
+    print(f"{torch.get_num_threads()} threads, float32, fastest of {arguments.repeats}\n")
+    print(
+        "attention, one document, forward and backward:\n                          tokens   torch ms  blocks ms  ratio"
+    )
     for length, times in attended.items():
         ours, theirs = times["blocks"], times["torch"]
         print(f"{length:32}{theirs * 1e3:11.2f}{ours * 1e3:11.2f}{theirs / ours:7.2f}")
-    print(f"\nvocabulary head, {_ROWS} rows:  rows at once      ms  ratio to {_CHUNKS[0]}")
+    print(f"\nvocabulary head, {_ROWS} rows, forward and backward:")
+    print(f"                              rows at once      ms  ratio to {_CHUNKS[0]}")
     for size, seconds in chunks.items():
         print(f"{size:>42}{seconds * 1e3:8.0f}{chunks[str(_CHUNKS[0])] / seconds:7.2f}")
+    print("\nproduct with a matrix, forward:")
+    print("                          matrix    rows   torch ms  transposed ms  ratio  oneDNN ms  ratio")
+    for matrix, by_rows in multiplied.items():
+        for rows, times in by_rows.items():
+            plain, transposed, onednn = (times[name] * 1e3 for name in ("torch", "transposed", "onednn"))
+            print(
+                f"{matrix:>32}{rows:8}{plain:11.2f}{transposed:15.2f}{plain / transposed:7.2f}"
+                f"{onednn:11.2f}{plain / onednn:7.2f}"
+            )
     return 0

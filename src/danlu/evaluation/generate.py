@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from danlu.models.chat_format import THINK_CLOSE, THINK_OPEN, ChatFormat
 from danlu.models.messages import Message
+from danlu.training.lora_linear import answering
 
 _MAX_NEW_TOKENS = 64
 _MAX_THINKING_TOKENS = 512
@@ -71,7 +72,7 @@ def _generate(
     for row, prompt in enumerate(prompts):
         ids[row, longest - len(prompt) :] = torch.tensor(prompt)
         mask[row, longest - len(prompt) :] = 1
-    with torch.inference_mode():
+    with torch.inference_mode(), answering(model):
         output = model.generate(
             input_ids=ids,
             attention_mask=mask,

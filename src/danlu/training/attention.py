@@ -17,9 +17,9 @@ from danlu.training.block_attention import block_attention
 
 ATTENTION_NAME: Final = "danlu_packed"
 
-# From so many tokens on, on a CPU, blocks are faster than PyTorch's attention (fp32, two cores: 0.9 times its speed at
-# 64 tokens, 1.0 at 130, 1.1 at 200, 1.3 at 400 to 500, 1.1 at 800 and more).
-_BLOCKS_FROM: Final = 160
+# From so many tokens on, on a CPU, blocks are faster than PyTorch's attention (python -m bench kernels: 0.9 times its
+# speed at 128 tokens, 1.0 at 200, 1.1 at 256, 1.2 to 1.3 at 400 to 500, 1.1 at 800 and more).
+_BLOCKS_FROM: Final = 256
 
 
 def packed_attention(

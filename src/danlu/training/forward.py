@@ -15,6 +15,7 @@ from danlu.data.examples import Example
 from danlu.training.attention import ATTENTION_NAME
 from danlu.training.lora_linear import fused_forwards
 from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
+from danlu.training.products import in_place
 
 # Architectures whose attention is full and causal and whose logits are the head's output: the packed path is exact
 # for them (tested for each). Others (sliding windows, soft caps, state spaces) take the plain path.
@@ -153,11 +154,8 @@ class LossModel:
         own = config._attn_implementation
         # Not set_attn_implementation: it goes through every module, which for each piece would be felt.
         config._attn_implementation = ATTENTION_NAME
-        for module, forward in self._fused:
-            module.__dict__["forward"] = forward
         try:
-            yield
+            with in_place(self._fused):
+                yield
         finally:
-            for module, _ in self._fused:
-                del module.__dict__["forward"]
             config._attn_implementation = own

@@ -3,20 +3,63 @@
 peft computes ``x W^T + s (x A^T) B^T`` as separate steps, each of which writes and reads a matrix as large as the
 result. Here the adapter's part is added in place by the product itself, and the backward pass is written by hand in
 the same way; the frozen matrix gets no gradient. Only where that is exactly what peft would compute: one adapter, no
-dropout, no variant such as DoRA, everything in one dtype. Not for generation or merging.
+dropout, no variant such as DoRA, everything in one dtype. Not for merging.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import Any
 
 import torch
-from peft import PeftModel
 from peft.tuners.lora.layer import Linear as LoraLinear
 from torch import nn
 
-Forward = Callable[..., torch.Tensor]
+from danlu.training.products import Forward, Override, in_place, linear_forward, product
+
+
+@dataclass(frozen=True)
+class PlainAdapter:
+    """The parts of an adapted layer that computes ``x W^T + b + s (x A^T) B^T`` and nothing else.
+
+    Attributes:
+        layer: peft's layer.
+        base: the frozen matrix ``W`` and its bias ``b``.
+        down: ``A``.
+        up: ``B``.
+        scale: ``s``.
+    """
+
+    layer: LoraLinear
+    base: nn.Linear
+    down: nn.Linear
+    up: nn.Linear
+    scale: float
+
+    def fits(self, x: torch.Tensor) -> bool:
+        """Whether the layer computes that for this input at this moment."""
+        return not (self.layer.disable_adapters or self.layer.merged or x.dtype != self.down.weight.dtype)
+
+
+def plain_adapter(module: nn.Module) -> PlainAdapter | None:
+    """Return the parts of a layer that is a frozen matrix with one plain adapter; None for any other."""
+    if not isinstance(module, LoraLinear) or len(module.active_adapters) != 1:
+        return None
+    name, base = module.active_adapters[0], module.base_layer
+    if (
+        type(base) is not nn.Linear
+        or base.weight.requires_grad
+        or (base.bias is not None and base.bias.requires_grad)
+        or name not in module.lora_A
+        or not isinstance(module.lora_dropout[name], nn.Identity)
+        or name in getattr(module, "lora_variant", {})
+        or module.lora_B[name].bias is not None
+        or not base.weight.dtype == module.lora_A[name].weight.dtype == module.lora_B[name].weight.dtype
+    ):
+        return None
+    return PlainAdapter(module, base, module.lora_A[name], module.lora_B[name], float(module.scaling[name]))
 
 
 class _LoraProduct(torch.autograd.Function):
@@ -32,8 +75,7 @@ class _LoraProduct(torch.autograd.Function):
     ) -> torch.Tensor:
         rows = x.reshape(-1, x.shape[-1])
         low = torch.mm(rows, down.t())
-        result = torch.mm(rows, weight.t()) if bias is None else torch.addmm(bias, rows, weight.t())
-        result.addmm_(low, up.t(), alpha=scale)
+        result = product(rows, weight, bias).addmm_(low, up.t(), alpha=scale)
         ctx.save_for_backward(rows, low, weight, down, up)
         ctx.scale = scale
         return result.view(*x.shape[:-1], -1)
@@ -50,42 +92,36 @@ class _LoraProduct(torch.autograd.Function):
         return grad_x, None, None, torch.mm(grad_low.t(), rows), torch.mm(flat.t(), low).mul_(ctx.scale), None
 
 
-def fused_forwards(model: PeftModel) -> list[tuple[nn.Module, Forward]]:
+def fused_forwards(model: nn.Module) -> list[Override]:
     """Return the adapted layers that can be computed in one operation, each with its forward function.
 
     Args:
         model: a model with an adapter.
     """
-    return [(module, _forward_of(module)) for module in model.modules() if _is_plain(module)]
+    adapters = map(plain_adapter, model.modules())
+    return [(adapter.layer, _forward_of(adapter)) for adapter in adapters if adapter is not None]
 
 
-def _forward_of(module: nn.Module) -> Forward:
-    assert isinstance(module, LoraLinear)
-    (name,) = module.active_adapters
-    own, base = module.forward, module.base_layer
-    down, up, scale = module.lora_A[name], module.lora_B[name], float(module.scaling[name])
+@contextmanager
+def answering(model: nn.Module) -> Iterator[None]:
+    """Let a model generate with the faster products, where no gradient is recorded; its adapter may be off meanwhile.
+
+    Args:
+        model: with or without an adapter.
+    """
+    plain = [(module, linear_forward(module)) for module in model.modules() if type(module) is nn.Linear]
+    with in_place([*plain, *fused_forwards(model)]):
+        yield
+
+
+def _forward_of(adapter: PlainAdapter) -> Forward:
+    own, base, down, up = adapter.layer.forward, adapter.base, adapter.down, adapter.up
 
     def forward(x: torch.Tensor, *arguments: Any, **options: Any) -> torch.Tensor:
-        if module.disable_adapters or module.merged or x.dtype != down.weight.dtype:
+        if not adapter.fits(x):
             result: torch.Tensor = own(x, *arguments, **options)
             return result
-        product: torch.Tensor = _LoraProduct.apply(x, base.weight, base.bias, down.weight, up.weight, scale)  # type: ignore[no-untyped-call]
+        product: torch.Tensor = _LoraProduct.apply(x, base.weight, base.bias, down.weight, up.weight, adapter.scale)  # type: ignore[no-untyped-call]
         return product
 
     return forward
-
-
-def _is_plain(module: nn.Module) -> bool:
-    if not isinstance(module, LoraLinear) or len(module.active_adapters) != 1:
-        return False
-    name, base = module.active_adapters[0], module.base_layer
-    return (
-        type(base) is nn.Linear
-        and not base.weight.requires_grad
-        and (base.bias is None or not base.bias.requires_grad)
-        and name in module.lora_A
-        and isinstance(module.lora_dropout[name], nn.Identity)
-        and name not in getattr(module, "lora_variant", {})
-        and module.lora_B[name].bias is None
-        and base.weight.dtype == module.lora_A[name].weight.dtype == module.lora_B[name].weight.dtype
-    )
