@@ -3,8 +3,12 @@ from __future__ import annotations
 import http.client
 import json
 import logging
-from collections.abc import Iterator
+import socket
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 from urllib.parse import quote
 
 import pytest
@@ -160,6 +164,49 @@ def test_a_body_that_is_not_json_is_a_problem(server: Running) -> None:
     reply = fetch(server, "POST", "/api/conversations", body=b"{", headers=headers)
     assert (reply.status, reply.json()["code"]) == (422, "server.invalid_request")
     assert fetch(server, "POST", "/answer", body=b"\xff\xfe", headers=headers).status == 400
+
+
+@contextmanager
+def wire(server: Running) -> Iterator[Callable[..., tuple[int, Any]]]:
+    """Give a function that sends bytes as they are, in so many packets, and returns status and JSON of the answer."""
+    host, port = server.netloc.rsplit(":", 1)
+    with socket.create_connection((host, int(port)), timeout=30) as connection:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+
+        def ask(*packets: bytes) -> tuple[int, Any]:
+            for packet in packets:
+                connection.sendall(packet)
+                time.sleep(0.05)
+            answer = http.client.HTTPResponse(connection)
+            answer.begin()
+            return answer.status, json.loads(answer.read())
+
+        yield ask
+
+
+@pytest.mark.parametrize("cut", [0, 20, 21, 40])
+def test_a_question_may_stand_in_the_address_as_it_was_typed(server: Running, cut: int) -> None:
+    request = f"GET /answer?prompt=你是谁 HTTP/1.1\r\nHost: {server.netloc}\r\n\r\n".encode()
+    proper = fetch(server, "GET", "/answer?prompt=%E4%BD%A0%E6%98%AF%E8%B0%81").json()
+    with wire(server) as ask:
+        assert ask(request[:cut], request[cut:]) == (200, proper)
+        assert ask(request) == (200, proper)
+
+
+def test_headers_keep_their_bytes(server: Running) -> None:
+    request = f"GET /health HTTP/1.1\r\nHost: {server.netloc}\r\nX-Name: 丹炉\r\n\r\n".encode()
+    with wire(server) as ask:
+        assert ask(request)[0] == 200
+
+
+@pytest.mark.parametrize(("lang", "text"), [("en", "not written in UTF-8"), ("zh", "不是 UTF-8")])
+def test_a_question_in_another_encoding_is_refused(server: Running, lang: str, text: str) -> None:
+    request = f"GET /answer?lang={lang}&prompt=你是谁 HTTP/1.1\r\nHost: {server.netloc}\r\n\r\n".encode("gbk")
+    with wire(server) as ask:
+        status, problem = ask(request)
+    assert (status, problem["code"]) == (400, "serving.query_not_utf8")
+    assert text in problem["title"]
+    assert '{"prompt": "…"}' in problem["fix"]
 
 
 def test_the_language_in_the_address_wins_over_the_browsers(server: Running) -> None:

@@ -18,6 +18,7 @@ import uvicorn
 
 from danlu.errors import MachineError, UsageError
 from danlu.server.app import create_app
+from danlu.server.http import Utf8TargetProtocol
 from danlu.server.services import Services
 from danlu.server.ws import close_sockets
 
@@ -126,7 +127,7 @@ async def _run(
         log_level="warning",
         access_log=False,
         lifespan="off",
-        http="h11",
+        http=Utf8TargetProtocol,
         ws="websockets-sansio",
         ws_max_size=_FRAME_LIMIT,
         ws_ping_interval=_PING_SECONDS,

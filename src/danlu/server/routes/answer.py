@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+from urllib.parse import unquote_to_bytes
+
 from fastapi import APIRouter, Request
 from starlette.responses import Response
 
 from danlu.server.access import ServicesDep
 from danlu.server.streaming import respond
 from danlu.serving import api
-from danlu.serving.openai_wire import AnswerRequest
+from danlu.serving.openai_wire import AnswerRequest, WireError
 
 router = APIRouter(tags=["answer"])
 _BODY = {"requestBody": {"content": {"application/json": {"schema": AnswerRequest.model_json_schema()}}}}
@@ -17,6 +19,11 @@ _BODY = {"requestBody": {"content": {"application/json": {"schema": AnswerReques
 @router.get("/answer")
 async def get_answer(request: Request, services: ServicesDep) -> Response:
     """Answer ``prompt``; see POST for the other parameters."""
+    try:
+        unquote_to_bytes(request.scope["query_string"]).decode("utf-8")
+    except UnicodeDecodeError as error:
+        # Starlette would put replacement characters, and the model would answer those.
+        raise WireError("serving.query_not_utf8") from error
     query = dict(request.query_params)
     return await respond(request, services, lambda: api.answer(services.registry, query))
 
