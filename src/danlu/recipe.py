@@ -149,6 +149,37 @@ class LoraSection(_Section):
         json_schema_extra=_zh("LoRA+：适配器的第二个矩阵比第一个学得快多少倍，常用 16。用它时请调低学习率。"),
     )
 
+    quantization_bit: Literal[4, 8] = Field(
+        4,
+        description=(
+            "With method qlora: in how many bits the frozen model is kept. 4 needs least memory, 8 is more exact; "
+            "both cost time on a CPU."
+        ),
+        json_schema_extra=_zh(
+            "method 为 qlora 时：冻结的模型用多少位保存。4 最省内存，8 更精确；在 CPU 上都要多花时间。"
+        ),
+    )
+
+
+class FreezeSection(_Section):
+    """Which part of the model itself learns with ``method: freeze``."""
+
+    layers: Auto | Annotated[int, Field(ge=-1000, le=1000)] = Field(
+        "auto",
+        description="So many of the last layers learn; a negative number means the first ones.",
+        json_schema_extra=_zh("最后几层参与学习；负数表示最前面的几层。"),
+    )
+    modules: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        (),
+        description="Only weights in these layers whose names contain one of these words, such as mlp; empty for all.",
+        json_schema_extra=_zh("只训练这些层中名称含有这些词（如 mlp）的权重；留空表示全部。"),
+    )
+    extra_modules: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        (),
+        description="Weights outside of the layers that learn as well, such as embed_tokens or norm.",
+        json_schema_extra=_zh("各层之外也参与学习的权重，例如 embed_tokens 或 norm。"),
+    )
+
 
 class TrainSection(_Section):
     """How the pupil is taught: how strongly, how often, how much at once."""
@@ -298,6 +329,7 @@ class Recipe(_Section):
         json_schema_extra=_zh("训练时使用的系统提示；随模型版本保存，所有引擎都会使用。"),
     )
     lora: LoraSection = LoraSection()
+    freeze: FreezeSection = FreezeSection()
     train: TrainSection = TrainSection()
     eval: EvalSection = EvalSection()
     resources: ResourcesSection = ResourcesSection()
@@ -398,8 +430,14 @@ def _explain(error: ValidationError, where: str | None) -> RecipeError:
 
 
 def _similar(field: str) -> str | None:
-    """Return the field that was probably meant: of the same last name, or spelled nearly alike."""
+    """Return the field that was probably meant: misspelled, of the same last name, or spelled nearly alike."""
     names = list(_field_names(Recipe))
+    section = field.rpartition(".")[0]
+    beside = difflib.get_close_matches(
+        field, [name for name in names if name.rpartition(".")[0] == section], n=1, cutoff=0.75
+    )
+    if beside:
+        return beside[0]
     last = {name.rpartition(".")[2]: name for name in reversed(names)}
     for word, known in ((field.rpartition(".")[2], list(last)), (field, names)):
         found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

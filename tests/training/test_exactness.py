@@ -9,10 +9,11 @@ import torch
 
 from danlu.data.batches import epoch_order, micro_batches, pack, step_members
 from danlu.data.examples import Example
-from danlu.training.adapter import attach_lora, trainable
+from danlu.training.adapter import attach_lora
 from danlu.training.forward import LossModel
 from danlu.training.loss import chunk_rows, chunked_cross_entropy, plain_cross_entropy
 from danlu.training.settings import LoraSettings
+from danlu.training.trained import trainable
 from tests.tiny import tiny_model
 
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral"]

@@ -5,21 +5,21 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from typing import Final
 
-from peft import PeftModel
-
 from danlu.data.examples import Example
-from danlu.evaluation.general import measure_general
+from danlu.evaluation.general import Before, measure_general
 from danlu.evaluation.generate import answer_all, longest_answer
 from danlu.evaluation.probes import Probe
 from danlu.evaluation.result import GeneralProof, HeldoutProof, ProbeItem, ProbeProof, Proof
 from danlu.models.chat_format import ChatFormat
 from danlu.training.forward import LossModel
+from danlu.training.trained import TrainedModel
 
 _FEWEST_TOKENS: Final = 32
 
 
 def prove(
-    model: PeftModel,
+    model: TrainedModel,
+    before: Before,
     chat_format: ChatFormat,
     probes: Sequence[Probe],
     heldout: Sequence[Example],
@@ -30,10 +30,11 @@ def prove(
     known_losses: tuple[float, float] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Proof:
-    """Measure a tuned model against its own base: the adapter is switched off for "before".
+    """Measure a tuned model against its own base.
 
     Args:
         model: the tuned model.
+        before: gives the base model for a while: the same model with its adapter off, or another one.
         chat_format: how conversations are written.
         probes: questions to ask both.
         heldout: examples that were not learned; may be empty.
@@ -49,13 +50,14 @@ def prove(
     if heldout and known_losses is None:
         progress("evaluation.doing_heldout")
         loss_after = losses.mean_loss(heldout, token_budget)
-        with model.disable_adapter():
-            loss_before = losses.mean_loss(heldout, token_budget)
+        with before() as base:
+            loss_before = LossModel(base).mean_loss(heldout, token_budget)
     model.eval()
     progress("evaluation.doing_probes")
     after = answer_all(model, chat_format, questions)
-    with model.disable_adapter():
-        before = answer_all(model, chat_format, questions, _tokens_before(chat_format, after))
+    with before() as base:
+        base.eval()
+        earlier = answer_all(base, chat_format, questions, _tokens_before(chat_format, after))
     items = tuple(
         ProbeItem(
             question=probe.question,
@@ -64,10 +66,10 @@ def prove(
             passed_before=probe.passes(old),
             passed_after=probe.passes(new),
         )
-        for probe, old, new in zip(probes, before, after, strict=True)
+        for probe, old, new in zip(probes, earlier, after, strict=True)
     )
     progress("evaluation.doing_general")
-    measured = measure_general(losses, general, token_budget)
+    measured = measure_general(losses, before, general, token_budget)
     return Proof(
         heldout=HeldoutProof(n=len(heldout), loss_before=loss_before, loss_after=loss_after),
         probes=ProbeProof(

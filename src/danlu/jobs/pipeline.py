@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from peft import PeftModel
 
 from danlu.errors import DanluError, TrainingError
-from danlu.evaluation.general import general_examples
+from danlu.evaluation.general import Before, general_examples
 from danlu.evaluation.generate import answer_all
 from danlu.evaluation.proof import prove
 from danlu.evaluation.report import write_report
@@ -36,8 +37,9 @@ from danlu.models.library import ModelLibrary
 from danlu.models.load import load_model
 from danlu.models.versions import ModelVersion, ProofSummary
 from danlu.settings import Home
-from danlu.training.adapter import changes_base, load_adapter_weights, load_finished
+from danlu.training.adapter import changes_base, load_finished
 from danlu.training.loop import Job, fit
+from danlu.training.trained import TrainedModel, adapter_off, load_trained
 
 _PROBES_WATCHED = 2
 _WATCHED_TOKENS = 24
@@ -91,7 +93,8 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
         seconds=result.seconds,
         peak_rss_bytes=result.peak_rss_bytes,
         plan=plan.prediction,
-        adapter=str(run.adapter) if result.status == "finished" else None,
+        adapter=str(run.adapter) if run.adapter.is_dir() else None,
+        weights=None if run.trained in {None, run.adapter} else str(run.trained),
     )
     write_text(run.path / "report.json", report.model_dump_json(indent=2) + "\n")
     tell(Trained(report=report))
@@ -120,6 +123,7 @@ def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
         limit = _GENERAL_FEW if plan.data.train <= 20 else _GENERAL
         proof = prove(
             model,
+            _before(prepared, model),
             prepared.chat_format,
             prepared.probes,
             prepared.heldout,
@@ -187,11 +191,11 @@ def publish(prepared: Prepared, proof: Proof | None, tell: Tell, quant: str = "q
             prepared.home,
             name=plan.datasets[0].name,
             base=prepared.base,
-            adapter=prepared.run.adapter,
+            adapter=prepared.run.trained,
             run=prepared.run.name,
             datasets=plan.datasets,
             chat_format=prepared.chat_format,
-            formats=("gguf", "adapter"),
+            formats=("gguf", "adapter") if prepared.run.adapter.is_dir() else ("gguf",),
             quant=quant,
             proof=None if proof is None else _summary(proof),
             model=model,
@@ -217,10 +221,10 @@ def _note_agreement(version: ModelVersion, tell: Tell) -> None:
         tell(Note(text=t("jobs.note_agreement", **export.agreement.model_dump())))
 
 
-def _asker(prepared: Prepared) -> Callable[[PeftModel], tuple[SampleAnswer, ...]]:
+def _asker(prepared: Prepared) -> Callable[[TrainedModel], tuple[SampleAnswer, ...]]:
     watched = prepared.probes[:_PROBES_WATCHED]
 
-    def ask(model: PeftModel) -> tuple[SampleAnswer, ...]:
+    def ask(model: TrainedModel) -> tuple[SampleAnswer, ...]:
         questions = [probe.messages for probe in watched]
         answers = answer_all(model, prepared.chat_format, questions, _WATCHED_TOKENS, cut_mark=" …")
         return tuple(
@@ -231,15 +235,23 @@ def _asker(prepared: Prepared) -> Callable[[PeftModel], tuple[SampleAnswer, ...]
     return ask
 
 
-def _finished_model(prepared: Prepared) -> PeftModel:
-    """Return the base model with the finished adapter; switched off, it leaves the base as it is on the disk."""
-    adapter = prepared.run.adapter
-    if not adapter.is_dir():
+def _finished_model(prepared: Prepared) -> TrainedModel:
+    """Return the model as it came out; an adapter switched off leaves the base as it is on the disk."""
+    trained = prepared.run.trained
+    if trained is None:
         raise TrainingError("jobs.not_finished", prepared.run.name, run=prepared.run.name)
-    if changes_base(prepared.model):
-        return load_finished(load_model(prepared.base.path, prepared.plan.settings.dtype), adapter)
-    load_adapter_weights(prepared.model, adapter)
+    if isinstance(prepared.model, PeftModel) and changes_base(prepared.model):
+        return load_finished(load_model(prepared.base.path, prepared.plan.settings.dtype), trained)
+    load_trained(prepared.model, trained)
     return prepared.model
+
+
+def _before(prepared: Prepared, model: TrainedModel) -> Before:
+    """Return what gives the base: the model without its adapter, or, where it was changed itself, the base anew."""
+    if isinstance(model, PeftModel):
+        return lambda: adapter_off(model)
+    base = load_model(prepared.base.path, prepared.plan.settings.dtype)
+    return lambda: nullcontext(base)
 
 
 def _emit_failure(emit: Callable[[Event], None], error: DanluError) -> None:

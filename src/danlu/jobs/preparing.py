@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from transformers import PreTrainedModel
 
 from danlu.data.conversations import Conversation
 from danlu.data.datasets import DatasetLibrary
@@ -46,8 +46,9 @@ from danlu.planning.facts import DataFacts
 from danlu.planning.plan import Plan, decide_holdout, decide_thinking, make_plan, require_built
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
-from danlu.training.adapter import attach_lora
 from danlu.training.memory import keep_freed_memory
+from danlu.training.settings import TrainSettings
+from danlu.training.trained import TrainedModel, attach
 
 _PROBES_MADE = 10
 # Room for checkpoints (an adapter and its optimizer state, three at a time), the adapter and the report.
@@ -64,7 +65,7 @@ class Prepared:
         recipe: what the person wants.
         plan: every value decided.
         base: the base model's folder.
-        model: the base model with a fresh adapter.
+        model: the base model, ready to be trained.
         chat_format: how conversations are written.
         split: conversations to learn from and to measure on.
         examples: the first, encoded.
@@ -78,7 +79,7 @@ class Prepared:
     recipe: Recipe
     plan: Plan
     base: ModelFolder
-    model: PeftModel
+    model: TrainedModel
     chat_format: ChatFormat
     split: Split
     examples: Sequence[Example]
@@ -205,7 +206,7 @@ def _assemble(home: Home, run: RunFolder, recipe: Recipe, plan: Plan, base: Mode
         recipe=recipe,
         plan=plan,
         base=base,
-        model=attach_lora(load_model(base.path, plan.settings.dtype), plan.settings.lora, plan.settings.seed),
+        model=attach(_load(base, plan.settings), plan.settings),
         chat_format=encoded.chat_format,
         split=encoded.split,
         examples=encoded.examples,
@@ -213,6 +214,11 @@ def _assemble(home: Home, run: RunFolder, recipe: Recipe, plan: Plan, base: Mode
         probes=probes,
         unseen=unseen,
     )
+
+
+def _load(base: ModelFolder, settings: TrainSettings) -> PreTrainedModel:
+    bits = settings.lora.quantization_bit if settings.method == "qlora" else None
+    return load_model(base.path, settings.dtype, bits=bits)
 
 
 def _probes(recipe: Recipe, split: Split, seed: int) -> tuple[list[Probe], bool]:

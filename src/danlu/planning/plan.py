@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict
 
 from danlu.data.conversations import Conversation
 from danlu.errors import RecipeError
+from danlu.files import format_bytes
 from danlu.hardware import Machine
 from danlu.i18n import Language, t
 from danlu.models.chat_format import ChatFormat
@@ -21,7 +22,7 @@ from danlu.planning import rules
 from danlu.planning.facts import DataFacts
 from danlu.planning.rules import Choice
 from danlu.recipe import Recipe
-from danlu.training.settings import LoraSettings, TrainSettings
+from danlu.training.settings import ADAPTER_METHODS, FreezeSettings, LoraSettings, TrainSettings
 
 Value = float | int | str | bool | None
 
@@ -187,25 +188,33 @@ def make_plan(
     passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, rules.epochs(data))
     steps = max(1, math.ceil(data.train * passes / batch))
     rate = decider.decide(
-        "train.learning_rate", wish.learning_rate, rules.learning_rate(base.architecture, batch, steps)
+        "train.learning_rate", wish.learning_rate, rules.learning_rate(base.architecture, batch, steps, recipe.method)
     )
     kind = decider.decide("train.lr_scheduler_type", wish.lr_scheduler_type, rules.scheduler())
     warmup = decider.decide("train.warmup_ratio", wish.warmup_ratio, rules.warmup_ratio())
-    dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine))
+    dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine, recipe.method))
     longest = decider.decide("train.max_length", wish.max_length, rules.max_length(base.architecture, data))
-    r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
-    alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r, recipe.lora))
+    lora, freeze = LoraSettings(), FreezeSettings()
+    if recipe.method in ADAPTER_METHODS:
+        r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
+        alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r, recipe.lora))
+        lora = LoraSettings(**recipe.lora.model_dump() | {"r": r, "lora_alpha": alpha})
+    elif recipe.method == "freeze":
+        layers = decider.decide("freeze.layers", recipe.freeze.layers, rules.thawed_layers(base.architecture))
+        freeze = FreezeSettings(**recipe.freeze.model_dump() | {"layers": layers})
     every = decider.decide("eval.every", recipe.eval.every, rules.eval_every(steps, data))
     stop = decider.decide("eval.early_stopping", recipe.eval.early_stopping, rules.early_stopping(data))
-    budget = rules.token_budget(data, machine, base)
+    budget = rules.token_budget(data, machine, base, recipe.method)
     few = data.train <= rules.FEW
     settings = TrainSettings(
         learning_rate=rate,
         steps=steps,
         batch_size=batch,
-        lora=LoraSettings(**recipe.lora.model_dump() | {"r": r, "lora_alpha": alpha}),
+        method=recipe.method,
+        lora=lora,
+        freeze=freeze,
         token_budget=int(budget.value or 0),
-        share_prefix=recipe.lora.lora_dropout == 0 and wish.neftune_noise_alpha is None,
+        share_prefix=lora.lora_dropout == 0 and wish.neftune_noise_alpha is None,
         max_grad_norm=wish.max_grad_norm,
         weight_decay=wish.weight_decay,
         optim=wish.optim,
@@ -238,14 +247,31 @@ def make_plan(
         ),
         settings=settings,
         decisions=tuple(decider.decisions),
-        notices=(*_notices(data), *notices),
+        notices=(*_notices(data, recipe), *_memory_notices(settings, base, machine, data), *notices),
     )
 
 
-def _notices(data: DataFacts) -> list[Notice]:
+def _notices(data: DataFacts, recipe: Recipe) -> list[Notice]:
+    notices = []
     if data.rows < 90:
-        return [Notice(code="planning.notice_few_rows", params={"rows": data.rows})]
-    return []
+        notices.append(Notice(code="planning.notice_few_rows", params={"rows": data.rows}))
+    if recipe.method == "qlora":
+        notices.append(Notice(code="planning.notice_qlora"))
+    return notices
+
+
+def _memory_notices(settings: TrainSettings, base: ModelFolder, machine: Machine, data: DataFacts) -> list[Notice]:
+    """Say before anything is loaded that memory will not suffice, and what would fit."""
+    shape, room, dtype = base.architecture, machine.available_bytes, settings.dtype
+    rank, bits = settings.lora.r, settings.lora.quantization_bit
+    needed = rules.memory_needed(settings.method, shape, rank, settings.token_budget, dtype, bits)
+    if needed <= room:
+        return []
+    sizes: dict[str, str | int | float] = {"needed": format_bytes(needed), "room": format_bytes(room)}
+    fitting = rules.methods_that_fit(shape, rank, data.tokens.longest, dtype, room)
+    if not fitting:
+        return [Notice(code="planning.notice_memory_none", params=sizes)]
+    return [Notice(code="planning.notice_memory", params={**sizes, "methods": ", ".join(fitting)})]
 
 
 def require_built(recipe: Recipe) -> None:
@@ -258,8 +284,12 @@ def require_built(recipe: Recipe) -> None:
         raise RecipeError("planning.holdout_dataset", "data.holdout", value=recipe.data.holdout)
     if recipe.objective != "sft":
         raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft")
-    if recipe.method != "lora":
-        raise RecipeError("planning.not_built", "method", value=recipe.method, built="lora")
+    if recipe.method == "qlora" and find_spec("bitsandbytes") is None:
+        raise RecipeError("planning.needs_extra", "method", value="qlora", extra="gpu")
+    if recipe.method == "qlora" and recipe.lora.init_lora_weights != "default":
+        raise RecipeError("planning.qlora_with_init", "lora.init_lora_weights")
+    if recipe.method in {"full", "freeze"} and recipe.train.dtype == "bfloat16":
+        raise RecipeError("planning.weights_need_fp32", "train.dtype", value=recipe.method)
     if recipe.lora.use_dora and recipe.lora.init_lora_weights != "default":
         raise RecipeError("planning.dora_with_init", "lora.init_lora_weights")
     if recipe.train.optim == "adamw_8bit" and find_spec("bitsandbytes") is None:

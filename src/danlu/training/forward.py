@@ -14,8 +14,9 @@ from danlu.data.batches import MicroBatch, micro_batches
 from danlu.data.examples import Example
 from danlu.training.attention import ATTENTION_NAME
 from danlu.training.lora_linear import fused_forwards
-from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
+from danlu.training.loss import chunked_cross_entropy
 from danlu.training.products import in_place
+from danlu.training.trained import TrainedModel, base_of
 
 # Architectures whose attention is full and causal and whose logits are the head's output: the packed path is exact
 # for them (tested for each). Others (sliding windows, soft caps, state spaces) take the plain path.
@@ -24,16 +25,16 @@ _TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
 class LossModel:
-    """A model with an adapter, and the way its loss is computed.
+    """A model that is trained, and the way its loss is computed.
 
     Attributes:
-        model: the peft model.
+        model: the model with what is trained in it.
         packed: whether the packed path is used.
     """
 
     def __init__(
         self,
-        model: PeftModel,
+        model: TrainedModel,
         *,
         share_prefix: bool = True,
         smoothing: float = 0.0,
@@ -42,12 +43,13 @@ class LossModel:
         self.model = model
         self._smoothing = smoothing
         self._noise = noise
-        self._base = model.get_base_model()
+        self._base = base_of(model)
         config = self._base.config
         windowed = getattr(config, "use_sliding_window", config.model_type == "mistral") and getattr(
             config, "sliding_window", None
         )
-        dropout = max((c.lora_dropout for c in model.peft_config.values()), default=0.0)
+        adapters = model.peft_config.values() if isinstance(model, PeftModel) else ()
+        dropout = max((config.lora_dropout for config in adapters), default=0.0)
         dropped = getattr(config, "attention_dropout", 0.0)
         self.packed = config.model_type in PACKED_ARCHITECTURES and not windowed and not dropped
         # Noise, like what dropout drops, differs from example to example: there is nothing to share.
@@ -63,8 +65,7 @@ class LossModel:
     def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
         """Return the summed loss of a packed micro-batch in nats, float32, scalar, with its graph."""
         hidden = self._predicting(batch)
-        loss = plain_cross_entropy if self.head.weight.requires_grad else chunked_cross_entropy
-        return loss(hidden, self.head, batch.targets, self._smoothing_now)
+        return chunked_cross_entropy(hidden, self.head, batch.targets, self._smoothing_now)
 
     def plain_loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the same for examples padded to a rectangle, through the model's own attention and full logits."""
