@@ -24,7 +24,9 @@ from danlu.llamafactory import DIFFERENT, Translation, field_of, is_llamafactory
 Auto = Literal["auto"]
 Objective = Literal["sft", "pretrain", "semi"]
 Method = Literal["lora", "qlora", "full", "freeze"]
-Scheduler = Literal["linear", "cosine", "constant"]
+Scheduler = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
+Optim = Literal["adamw", "adamw_8bit", "adafactor", "muon"]
+LoraInit = Literal["default", "pissa"]
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -118,6 +120,43 @@ class LoraSection(_Section):
         description="Which matrices get an adapter; all-linear is the strongest choice at any rank.",
         json_schema_extra=_zh("为哪些矩阵加适配器；all-linear（全部线性层）在任何秩下都是最强的选择。"),
     )
+    use_rslora: bool = Field(
+        False,
+        description=(
+            "rsLoRA: divide lora_alpha by the square root of the rank, not the rank, so that a large adapter is not "
+            "silenced. Worth it from rank 64 on."
+        ),
+        json_schema_extra=_zh(
+            "rsLoRA：lora_alpha 除以秩的平方根而不是秩，大的适配器才不会被压得没有声音。秩不小于 64 时值得用。"
+        ),
+    )
+    use_dora: bool = Field(
+        False,
+        description=(
+            "DoRA: how much and in which direction each matrix changes are learned apart. A little better at low "
+            "rank, clearly slower."
+        ),
+        json_schema_extra=_zh("DoRA：每个矩阵改多少、往哪个方向改，分开来学。秩低时略好，明显更慢。"),
+    )
+    init_lora_weights: LoraInit = Field(
+        "default",
+        description=(
+            "How the adapter begins: default from nothing; pissa from the most important part of each matrix, which "
+            "learns faster at first. The finished adapter has twice the rank."
+        ),
+        json_schema_extra=_zh(
+            "适配器从哪里开始：default 从零开始；pissa 从每个矩阵最重要的部分开始，起初学得更快。"
+            "训练完成的适配器秩为两倍。"
+        ),
+    )
+    loraplus_lr_ratio: Annotated[float, Field(ge=1, le=100)] | None = Field(
+        None,
+        description=(
+            "LoRA+: how many times faster the adapter's second matrix learns than its first; 16 is the usual value. "
+            "Lower the learning rate with it."
+        ),
+        json_schema_extra=_zh("LoRA+：适配器的第二个矩阵比第一个学得快多少倍，常用 16。用它时请调低学习率。"),
+    )
 
 
 class TrainSection(_Section):
@@ -152,8 +191,13 @@ class TrainSection(_Section):
     )
     lr_scheduler_type: Auto | Scheduler = Field(
         "auto",
-        description="How the learning rate falls over the run.",
-        json_schema_extra=_zh("学习率在训练过程中如何下降。"),
+        description=(
+            "How the learning rate falls over the run: in a line, as a cosine, not at all, or only in the last fifth "
+            "(warmup_stable_decay)."
+        ),
+        json_schema_extra=_zh(
+            "学习率在训练过程中如何下降：直线、余弦、不降，或只在最后五分之一下降（warmup_stable_decay）。"
+        ),
     )
     warmup_ratio: Auto | Annotated[float, Field(ge=0, lt=1)] = Field(
         "auto",
@@ -169,6 +213,33 @@ class TrainSection(_Section):
         "auto",
         description="Longest example in tokens; longer ones are refused, never cut.",
         json_schema_extra=_zh("最长样本的词元数；更长的会被拒绝，绝不截断。"),
+    )
+    optim: Optim = Field(
+        "adamw",
+        description=(
+            "What turns corrections into changes. adamw is right nearly always; adamw_8bit and adafactor need less "
+            "memory; muon changes each matrix evenly in all directions."
+        ),
+        json_schema_extra=_zh(
+            "把纠正变成改动的方法。几乎总是用 adamw；adamw_8bit 和 adafactor 省内存；"
+            "muon 让每个矩阵在各个方向上均匀改动。"
+        ),
+    )
+    neftune_noise_alpha: Annotated[float, Field(gt=0, le=100)] | None = Field(
+        None,
+        description=(
+            "NEFTune: a little noise on the words while learning, so that the pupil does not cling to the wording. "
+            "5 is the usual value; too high, and it mishears."
+        ),
+        json_schema_extra=_zh("NEFTune：学习时给词语加一点噪声，免得死抠字句。常用 5；太高就听不清了。"),
+    )
+    label_smoothing_factor: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description=(
+            "Share of each answer's certainty that is taken away, so that the pupil stays open to other words. "
+            "0.1 is much; 0 is right for learning facts by heart."
+        ),
+        json_schema_extra=_zh("从每个答案中拿走多少把握，让它对别的说法保持开放。0.1 已经不少；要记住事实就用 0。"),
     )
     dtype: Auto | Dtype = Field(
         "auto",

@@ -33,9 +33,10 @@ from danlu.jobs.preparing import Prepared, set_up_process, stage
 from danlu.jobs.runs import RunFolder, TrainReport
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
+from danlu.models.load import load_model
 from danlu.models.versions import ModelVersion, ProofSummary
 from danlu.settings import Home
-from danlu.training.adapter import load_adapter_weights
+from danlu.training.adapter import changes_base, load_adapter_weights, load_finished
 from danlu.training.loop import Job, fit
 
 _PROBES_WATCHED = 2
@@ -110,7 +111,7 @@ def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
         TrainingError: the run has no adapter yet.
     """
     run, plan = prepared.run, prepared.plan
-    _load_finished(prepared)
+    model = _finished_model(prepared)
     report = run.report()
     known = None
     if not aside and report is not None and report.heldout_loss is not None and report.heldout_loss_before is not None:
@@ -118,7 +119,7 @@ def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
     with stage(tell, "eval", "jobs.stage_eval"):
         limit = _GENERAL_FEW if plan.data.train <= 20 else _GENERAL
         proof = prove(
-            prepared.model,
+            model,
             prepared.chat_format,
             prepared.probes,
             prepared.heldout,
@@ -179,7 +180,7 @@ def publish(prepared: Prepared, proof: Proof | None, tell: Tell, quant: str = "q
     Raises:
         ExportError: the export does not agree with its source; nothing is registered.
     """
-    _load_finished(prepared)
+    model = _finished_model(prepared)
     plan = prepared.plan
     with stage(tell, "export", "jobs.stage_export"):
         version = register_version(
@@ -193,7 +194,7 @@ def publish(prepared: Prepared, proof: Proof | None, tell: Tell, quant: str = "q
             formats=("gguf", "adapter"),
             quant=quant,
             proof=None if proof is None else _summary(proof),
-            model=prepared.model,
+            model=model,
         )
         _note_agreement(version, tell)
     tell(Published(version=version.id))
@@ -230,10 +231,15 @@ def _asker(prepared: Prepared) -> Callable[[PeftModel], tuple[SampleAnswer, ...]
     return ask
 
 
-def _load_finished(prepared: Prepared) -> None:
-    if not prepared.run.adapter.is_dir():
+def _finished_model(prepared: Prepared) -> PeftModel:
+    """Return the base model with the finished adapter; switched off, it leaves the base as it is on the disk."""
+    adapter = prepared.run.adapter
+    if not adapter.is_dir():
         raise TrainingError("jobs.not_finished", prepared.run.name, run=prepared.run.name)
-    load_adapter_weights(prepared.model, prepared.run.adapter)
+    if changes_base(prepared.model):
+        return load_finished(load_model(prepared.base.path, prepared.plan.settings.dtype), adapter)
+    load_adapter_weights(prepared.model, adapter)
+    return prepared.model
 
 
 def _emit_failure(emit: Callable[[Event], None], error: DanluError) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -193,7 +194,7 @@ def make_plan(
     dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine))
     longest = decider.decide("train.max_length", wish.max_length, rules.max_length(base.architecture, data))
     r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
-    alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r))
+    alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r, recipe.lora))
     every = decider.decide("eval.every", recipe.eval.every, rules.eval_every(steps, data))
     stop = decider.decide("eval.early_stopping", recipe.eval.early_stopping, rules.early_stopping(data))
     budget = rules.token_budget(data, machine, base)
@@ -202,20 +203,21 @@ def make_plan(
         learning_rate=rate,
         steps=steps,
         batch_size=batch,
-        lora=LoraSettings(
-            r=r, lora_alpha=alpha, lora_dropout=recipe.lora.lora_dropout, target_modules=recipe.lora.target_modules
-        ),
+        lora=LoraSettings(**recipe.lora.model_dump() | {"r": r, "lora_alpha": alpha}),
         token_budget=int(budget.value or 0),
-        share_prefix=recipe.lora.lora_dropout == 0,
+        share_prefix=recipe.lora.lora_dropout == 0 and wish.neftune_noise_alpha is None,
         max_grad_norm=wish.max_grad_norm,
         weight_decay=wish.weight_decay,
+        optim=wish.optim,
         scheduler=kind,
+        neftune_noise_alpha=wish.neftune_noise_alpha,
+        label_smoothing_factor=wish.label_smoothing_factor,
         warmup_steps=round(warmup * steps),
         dtype=dtype,
         seed=wish.seed,
         eval_every=every,
         patience=3 if stop and data.holdout else None,
-        stop_loss=0.05 if few and recipe.train.num_train_epochs == "auto" else None,
+        stop_loss=0.05 if few and wish.num_train_epochs == "auto" and not wish.label_smoothing_factor else None,
         checkpoint_every=max(1, every),
     )
     return Plan(
@@ -258,5 +260,9 @@ def require_built(recipe: Recipe) -> None:
         raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft")
     if recipe.method != "lora":
         raise RecipeError("planning.not_built", "method", value=recipe.method, built="lora")
+    if recipe.lora.use_dora and recipe.lora.init_lora_weights != "default":
+        raise RecipeError("planning.dora_with_init", "lora.init_lora_weights")
+    if recipe.train.optim == "adamw_8bit" and find_spec("bitsandbytes") is None:
+        raise RecipeError("planning.needs_extra", "train.optim", value="adamw_8bit", extra="gpu")
     if recipe.resources.devices not in {"auto", 1}:
         raise RecipeError("planning.not_built", "resources.devices", value=recipe.resources.devices, built="1")

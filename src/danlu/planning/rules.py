@@ -16,6 +16,7 @@ from danlu.hardware import Machine
 from danlu.models.architecture import Architecture
 from danlu.models.library import ModelFolder
 from danlu.planning.facts import DataFacts
+from danlu.recipe import LoraSection
 
 FEW: Final = 20
 """Up to so many rows, a run is about learning these very sentences."""
@@ -108,8 +109,16 @@ def rank(model: Architecture, data: DataFacts) -> Choice:
     return Choice(candidate, "planning.rank", {"tokens": data.tokens.supervised})
 
 
-def alpha(r: int) -> Choice:
-    """Fixed at 32 (2 r at rank 16), so that one learning rate fits every rank (LoRA Without Regret)."""
+def alpha(r: int, lora: LoraSection) -> Choice:
+    """Fixed at 32 (2 r at rank 16), so that one learning rate fits every rank (LoRA Without Regret).
+
+    With rsLoRA 8, the same at rank 16. PiSSA begins with the adapter at full strength, so there it is the rank
+    (its authors' choice): the adapter counts once.
+    """
+    if lora.init_lora_weights == "pissa":
+        return Choice(math.sqrt(r) if lora.use_rslora else float(r), "planning.alpha_pissa", {"r": r})
+    if lora.use_rslora:
+        return Choice(8.0, "planning.alpha_rslora", {"r": r})
     return Choice(32.0, "planning.alpha", {"r": r})
 
 

@@ -17,10 +17,12 @@ from pydantic import BaseModel, ConfigDict, ValidationError
 from danlu.errors import TrainingError
 from danlu.files import new_folder
 from danlu.training.adapter import load_adapter_weights, load_tensors, save_adapter, save_tensors, trainable
+from danlu.training.optimizers import Optimizers
 
 _KEPT = 2
 _STATE = "state.json"
 _OPTIMIZER = "optimizer.safetensors"
+_NUMBER = "#"
 BEST = "best"
 
 
@@ -66,7 +68,7 @@ class Checkpoints:
     folder: Path
     base_model: str
 
-    def save(self, model: PeftModel, optimizer: torch.optim.Optimizer, state: LoopState) -> Path:
+    def save(self, model: PeftModel, optimizer: Optimizers, state: LoopState) -> Path:
         """Write a checkpoint and remove all but the newest two.
 
         Raises:
@@ -91,7 +93,7 @@ class Checkpoints:
         found = self._all()
         return found[-1] if found else None
 
-    def restore(self, folder: Path, model: PeftModel, optimizer: torch.optim.Optimizer) -> LoopState:
+    def restore(self, folder: Path, model: PeftModel, optimizer: Optimizers) -> LoopState:
         """Put a checkpoint's adapter and optimizer state back and return where the loop stood.
 
         Raises:
@@ -117,21 +119,29 @@ class Checkpoints:
         return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
 
 
-def _optimizer_tensors(model: PeftModel, optimizer: torch.optim.Optimizer) -> dict[str, torch.Tensor]:
-    return {
-        f"{name}|{key}": value.detach().clone().contiguous()
-        for name, parameter in trainable(model).items()
-        for key, value in optimizer.state[parameter].items()
-        if isinstance(value, torch.Tensor)
-    }
+def _optimizer_tensors(model: PeftModel, optimizer: Optimizers) -> dict[str, torch.Tensor]:
+    """Return the optimizer's state as tensors ``NAME|KEY``; a number is a tensor without dimensions, ``NAME|KEY#``."""
+    tensors: dict[str, torch.Tensor] = {}
+    for name, parameter in trainable(model).items():
+        for key, value in optimizer.state(parameter).items():
+            if isinstance(value, torch.Tensor):
+                tensors[f"{name}|{key}"] = value.detach().clone().contiguous()
+            else:
+                tensors[f"{name}|{key}{_NUMBER}"] = torch.tensor(value)
+    return tensors
 
 
-def _restore_optimizer(
-    model: PeftModel, optimizer: torch.optim.Optimizer, tensors: dict[str, torch.Tensor], folder: Path
-) -> None:
+def _restore_optimizer(model: PeftModel, optimizer: Optimizers, tensors: dict[str, torch.Tensor], folder: Path) -> None:
     parameters = trainable(model)
+    states: dict[str, dict[str, torch.Tensor | float]] = {}
     for full_name, tensor in tensors.items():
         name, _, key = full_name.rpartition("|")
         if name not in parameters:
             raise TrainingError("training.adapter_mismatch", str(folder), key=name)
-        optimizer.state[parameters[name]][key] = tensor
+        state = states.setdefault(name, {})
+        if key.endswith(_NUMBER):
+            state[key.removesuffix(_NUMBER)] = tensor.item()
+        else:
+            state[key] = tensor
+    for name, state in states.items():
+        optimizer.put_state(parameters[name], state)

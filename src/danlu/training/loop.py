@@ -24,10 +24,11 @@ from danlu.errors import TrainingError
 from danlu.events import Checkpoint, Emit, Eval, Finished, Sample, SampleAnswer, Started, Step, Stopped, Warned
 from danlu.files import new_folder
 from danlu.i18n import t
-from danlu.training.adapter import save_adapter, trainable
+from danlu.training.adapter import save_finished, trainable
 from danlu.training.checkpoint import Checkpoints, LoopState
 from danlu.training.forward import LossModel
 from danlu.training.memory import peak_rss
+from danlu.training.optimizers import Optimizers
 from danlu.training.schedule import learning_rate
 from danlu.training.settings import TrainSettings
 
@@ -111,9 +112,14 @@ def fit(
     """
     if not any(example.supervised for example in job.examples):
         raise TrainingError("training.nothing_to_learn")
-    losses = LossModel(model, share_prefix=settings.share_prefix)
+    losses = LossModel(
+        model,
+        share_prefix=settings.share_prefix,
+        smoothing=settings.label_smoothing_factor,
+        noise=settings.neftune_noise_alpha,
+    )
     parameters = list(trainable(model).values())
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=settings.weight_decay, fused=True)
+    optimizer = Optimizers(trainable(model), settings)
     checkpoints = Checkpoints(job.folder / "checkpoints", job.base_model)
     newest = checkpoints.newest() if resume else None
     state = checkpoints.restore(newest, model, optimizer) if newest else LoopState()
@@ -167,7 +173,7 @@ def fit(
 
     checkpoints.restore_best(model)
     with new_folder(job.folder / "adapter") as partial:
-        save_adapter(model, partial, job.base_model)
+        save_finished(model, partial, job.base_model)
     result = _result("finished", state)
     emit(
         Finished(
@@ -183,7 +189,7 @@ def fit(
 
 def _step(
     losses: LossModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     parameters: list[torch.nn.Parameter],
     examples: Sequence[Example],
     state: LoopState,
@@ -197,8 +203,6 @@ def _step(
     if supervised == 0:
         raise TrainingError("training.step_without_target", step=state.step + 1)
     rate = learning_rate(state.step, settings)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
     loss = 0.0
     for _, piece in losses.step_losses(examples, settings.token_budget):
         piece_loss = losses.piece_loss(piece) / supervised
@@ -207,8 +211,7 @@ def _step(
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError("training.not_a_number", step=state.step + 1, rate=f"{settings.learning_rate:.1e}")
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.step(rate)
     seconds = time.perf_counter() - start
     tokens = sum(len(example.input_ids) for example in examples)
     state.step += 1

@@ -36,7 +36,12 @@ def chunk_rows(rows: int, vocabulary: int) -> int:
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        smoothing: float,
     ) -> torch.Tensor:
         need_grad = hidden.requires_grad
         grad = torch.empty_like(hidden) if need_grad else None
@@ -47,39 +52,49 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             logits = product(hidden[rows], weight, bias).float()
             wanted = targets[rows].unsqueeze(1)
             highest = logits.amax(dim=1, keepdim=True)
-            told = logits.gather(1, wanted) - highest
+            told = logits.gather(1, wanted)
+            if smoothing:
+                told = (1 - smoothing) * told + smoothing * logits.mean(dim=1, keepdim=True)
+            told -= highest
             sums = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
             total += (sums.log() - told).sum()
             if grad is not None:
-                # sums * (softmax - one-hot): the division is left to the rows of H, which are shorter than those of V.
-                logits.scatter_add_(1, wanted, -sums)
+                # sums * (softmax - target): the division is left to the rows of H, which are shorter than those of V.
+                logits.scatter_add_(1, wanted, sums * (smoothing - 1))
+                if smoothing:
+                    logits.sub_(sums * (smoothing / logits.shape[1]))
                 torch.mm(logits.to(weight.dtype), weight, out=grad[rows])
                 grad[rows] /= sums
         ctx.save_for_backward(*([grad] if grad is not None else []))
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None, None]:
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
         (grad,) = ctx.saved_tensors
-        return grad * grad_outputs[0].to(grad.dtype), None, None, None
+        return grad * grad_outputs[0].to(grad.dtype), None, None, None, None
 
 
-def chunked_cross_entropy(hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor) -> torch.Tensor:
+def chunked_cross_entropy(
+    hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
     """Return the summed cross-entropy of ``targets`` under a frozen vocabulary head.
 
     Args:
         hidden: last hidden states of the positions that predict a learned token, shape [S, H].
         head: the frozen output layer, weight of shape [V, H].
         targets: ids of the learned tokens, int64, shape [S].
+        smoothing: share of each target given to all V tokens alike.
 
     Returns:
         The sum over the S positions in nats, float32, scalar. Its gradient reaches ``hidden`` only.
     """
     assert not head.weight.requires_grad, "the chunked loss gives no gradient to the head"
-    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, targets)  # type: ignore[no-untyped-call]
+    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, targets, smoothing)  # type: ignore[no-untyped-call]
     return loss
 
 
-def plain_cross_entropy(hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor) -> torch.Tensor:
+def plain_cross_entropy(
+    hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor, smoothing: float = 0.0
+) -> torch.Tensor:
     """Return the same as ``chunked_cross_entropy`` in the plain way; also for a head that is trained."""
-    return functional.cross_entropy(head(hidden).float(), targets, reduction="sum")
+    return functional.cross_entropy(head(hidden).float(), targets, reduction="sum", label_smoothing=smoothing)
