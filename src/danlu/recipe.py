@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -18,6 +19,7 @@ from pydantic_core import ErrorDetails
 
 from danlu.errors import RecipeError, UsageError
 from danlu.i18n import t
+from danlu.llamafactory import DIFFERENT, Translation, field_of, is_llamafactory, translate
 
 Auto = Literal["auto"]
 Objective = Literal["sft", "pretrain", "semi"]
@@ -29,6 +31,8 @@ Dtype = Literal["float32", "bfloat16"]
 
 
 _TEXTS: Final = frozenset({"model", "system", "eval.probes"})
+_REQUIRED: Final = {"model": "model_name_or_path", "data": "dataset", "data.train": "dataset"}
+"""What LLaMA-Factory calls the fields that must be there."""
 _RANGES: Final = {
     "greater_than_equal": ("recipe.at_least", "ge"),
     "greater_than": ("recipe.above", "gt"),
@@ -79,6 +83,11 @@ class DataSection(_Section):
         "auto",
         description="Share of the examples kept aside to measure progress (0 for none), or the name of a data set.",
         json_schema_extra=_zh("留出用于衡量进展的样本比例（0 表示不留），或另一个数据集的名称。"),
+    )
+    max_samples: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="How many rows of each data set are used, from its beginning; null uses all.",
+        json_schema_extra=_zh("每个数据集从头开始使用多少条数据；null 表示全部使用。"),
     )
 
 
@@ -335,8 +344,35 @@ class Recipe(_Section):
     resources: ResourcesSection = ResourcesSection()
 
 
+@dataclass(frozen=True)
+class ReadRecipe:
+    """A recipe, and how it was read.
+
+    Attributes:
+        recipe: the recipe.
+        translations: how each key of a LLaMA-Factory file was read; none for a recipe in Danlu's own words.
+    """
+
+    recipe: Recipe
+    translations: tuple[Translation, ...] = ()
+
+    def left_open(self) -> dict[str, object]:
+        """Return the fields of which nothing was said and which are not as in LLaMA-Factory then, with their values."""
+        values = self.recipe.model_dump()
+        fields = {name: _get(values, name.split(".")) for name in _field_names(Recipe)}
+        said = {item.field for item in self.translations}
+        return {
+            name: value for name, value in fields.items() if value == "auto" or (name in DIFFERENT and name not in said)
+        }
+
+
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file and apply ``key=value`` words to it.
+    """Read a recipe as ``read_recipe`` does, for whoever does not ask how it was read."""
+    return read_recipe(path, overrides).recipe
+
+
+def read_recipe(path: Path | None, overrides: Sequence[str] = ()) -> ReadRecipe:
+    """Read a recipe file, in Danlu's words or in LLaMA-Factory's, and apply ``key=value`` words to it.
 
     Args:
         path: YAML file; None for a recipe made of the words alone.
@@ -346,20 +382,31 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file is missing or is no recipe; the message names the field and the remedy.
         UsageError: a word has no ``=``.
     """
-    values: dict[str, Any] = {}
-    where = None
-    if path is not None:
-        where = str(path)
-        values = _read_yaml(path)
+    words: list[tuple[str, str]] = []
     for word in overrides:
         key, sign, text = word.partition("=")
         if not sign or not key:
             raise UsageError("recipe.word_without_value", word=word)
+        words.append((key, text))
+    values: dict[str, Any] = {}
+    where = None
+    names: dict[str, str] = {}
+    translations: tuple[Translation, ...] = ()
+    if path is not None:
+        where = str(path)
+        values = _read_yaml(path)
+        if is_llamafactory(values):
+            read = translate(values, where, frozenset(_field_names(Recipe)), dict(words))
+            values, translations = {}, read.translations
+            names = _REQUIRED | {field: key for field, key in read.names.items() if field not in dict(words)}
+            for field, value in read.values.items():
+                _set(values, field.split("."), value)
+    for key, text in words:
         _set(values, key.split("."), _scalar(key, text))
     try:
-        return Recipe.model_validate(values)
+        return ReadRecipe(Recipe.model_validate(values), translations)
     except ValidationError as error:
-        raise _explain(error, where) from error
+        raise _explain(error, where, names) from error
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -368,7 +415,8 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     Names of the library stay names; files of rows are registered, so their paths do not matter later.
     """
     folder = Path(recipe.model).expanduser()
-    is_path = len(folder.parts) > 1 or recipe.model.startswith((".", "~"))
+    # Qwen/Qwen2.5-0.5B-Instruct may be a folder here, or else the name that model hubs have for a model.
+    is_path = recipe.model.startswith((".", "~")) or (len(folder.parts) > 1 and folder.is_dir())
     model = str(folder.resolve()) if is_path else recipe.model
     probes = recipe.eval.probes
     if probes is not None:
@@ -415,18 +463,28 @@ def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
     values[keys[-1]] = value
 
 
-def _explain(error: ValidationError, where: str | None) -> RecipeError:
+def _get(values: Any, keys: Sequence[str]) -> object:
+    for key in keys:
+        values = values[key]
+    return values
+
+
+def _explain(error: ValidationError, where: str | None, names: Mapping[str, str]) -> RecipeError:
+    """Return what is wrong in words; ``names`` has the names that fields bear in a LLaMA-Factory file."""
     first = error.errors()[0]
     field = _field_of(first)
     if first["type"] == "extra_forbidden":
-        named = _similar(field)
+        named = field_of(field) or _similar(field)
         if named:
             return RecipeError("recipe.unknown_field_close", where, field=field, close=named)
         return RecipeError("recipe.unknown_field", where, field=field, known=", ".join(Recipe.model_fields))
+    if first["type"] == "missing" and field in names:
+        wanted = "data.train" if field == "data" else field
+        return RecipeError("llamafactory.missing_key", where, key=names[field], field=wanted)
     if first["type"] == "missing":
         return RecipeError("recipe.missing_field", where, field=field)
     reason = _reason([item for item in error.errors() if _field_of(item) == field])
-    return RecipeError("recipe.bad_value", where, field=field, value=first["input"], reason=reason)
+    return RecipeError("recipe.bad_value", where, field=names.get(field, field), value=first["input"], reason=reason)
 
 
 def _similar(field: str) -> str | None:

@@ -109,7 +109,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         require_free(home.runs, _RUN_BYTES)
         machine = inspect_machine(home.cache)
         datasets = tuple(DatasetRef(name=item.name, version=item.version, sha256=item.sha256) for item in manifests)
-        conversations = _conversations(library, datasets)
+        conversations = _conversations(library, datasets, recipe)
         share = decide_holdout(recipe, len(conversations))
         chat_format, notices = decide_thinking(ChatFormat.load(base.path, recipe.system), conversations)
         encoded = _Encoded.of(conversations, float(share.value or 0), recipe.train.seed, chat_format)
@@ -148,7 +148,7 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
     with stage(tell, "model", "jobs.stage_model", name=plan.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
         chat_format = chat_format_of(base, plan.system, plan.thinking)
-        conversations = _conversations(library, plan.datasets)
+        conversations = _conversations(library, plan.datasets, recipe)
         encoded = _Encoded.of(conversations, plan.holdout_share, plan.settings.seed, chat_format)
         if data is not None:
             encoded = encoded.measured_on(library.open(data).conversations)
@@ -235,8 +235,9 @@ def _probes(recipe: Recipe, split: Split, seed: int) -> tuple[list[Probe], bool]
     return probes, not any(normalise(probe.question) in known for probe in probes)
 
 
-def _conversations(library: DatasetLibrary, datasets: Sequence[DatasetRef]) -> list[Conversation]:
-    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).conversations]
+def _conversations(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Conversation]:
+    most = recipe.data.max_samples
+    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).conversations[:most]]
 
 
 def chat_format_of(base: ModelFolder, system: str, thinking: Thinking) -> ChatFormat:
