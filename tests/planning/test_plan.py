@@ -122,7 +122,6 @@ def test_every_decision_can_be_said_in_both_languages():
 @pytest.mark.parametrize(
     ("word", "where", "value"),
     [
-        ("objective=pretrain", "objective", "pretrain"),
         ("objective=semi", "objective", "semi"),
         ("method=qlora", "method", "qlora"),
         ("method=full", "method", "full"),

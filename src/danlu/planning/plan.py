@@ -16,10 +16,10 @@ from danlu.i18n import Language, t
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelFolder
 from danlu.models.versions import DatasetRef, Thinking
-from danlu.planning import rules
-from danlu.planning.facts import DataFacts
+from danlu.planning import rules, text_rules
+from danlu.planning.facts import DataFacts, TextFacts
 from danlu.planning.rules import Choice
-from danlu.recipe import Recipe
+from danlu.recipe import Objective, Recipe
 from danlu.training.settings import LoraSettings, TrainSettings
 
 Value = float | int | str | bool | None
@@ -89,6 +89,7 @@ class DataSummary(BaseModel):
     tokens: int
     supervised_tokens: int
     longest: int
+    pieces: int | None = None
 
 
 class Plan(BaseModel):
@@ -97,6 +98,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
+    objective: Objective = "sft"
     model: str
     datasets: tuple[DatasetRef, ...]
     holdout_share: float
@@ -136,6 +138,32 @@ def decide_holdout(recipe: Recipe, rows: int) -> Choice:
     require_built(recipe)
     wished = recipe.data.holdout
     return Choice(float(wished), "planning.chosen") if isinstance(wished, float | int) else rules.holdout_share(rows)
+
+
+def decide_text_length(recipe: Recipe, base: ModelFolder, machine: Machine) -> int:
+    """Return the length that plain texts are cut to.
+
+    Raises:
+        RecipeError: the recipe names one that is longer than the model can take.
+    """
+    wished, limit = recipe.train.max_length, base.architecture.max_context
+    if wished == "auto":
+        return int(text_rules.max_length(base, machine).value or 0)
+    if wished > limit:
+        raise RecipeError("planning.longer_than_model", "train.max_length", value=wished, limit=limit)
+    return wished
+
+
+def decide_text_holdout(recipe: Recipe, pieces: int, tokens: int) -> Choice:
+    """Return the share of pieces of text to keep aside.
+
+    Raises:
+        RecipeError: the recipe names a data set, which is not built yet.
+    """
+    require_built(recipe)
+    wished = recipe.data.holdout
+    chosen = isinstance(wished, float | int)
+    return Choice(float(wished), "planning.chosen") if chosen else text_rules.holdout_share(pieces, tokens)
 
 
 def decide_thinking(plain: ChatFormat, conversations: Sequence[Conversation]) -> tuple[ChatFormat, tuple[Notice, ...]]:
@@ -182,22 +210,26 @@ def make_plan(
     wish = recipe.train
     by_recipe = recipe.data.holdout != "auto"
     decider.decide("data.holdout", holdout.value if by_recipe else "auto", holdout)
-    batch = decider.decide("train.batch_size", wish.batch_size, rules.batch_size(data))
-    passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, rules.epochs(data))
+    texts = data.texts is not None
+    sizing = text_rules if texts else rules
+    batch = decider.decide("train.batch_size", wish.batch_size, sizing.batch_size(data))
+    passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, sizing.epochs(data))
     steps = max(1, math.ceil(data.train * passes / batch))
+    rated = text_rules.learning_rate(base.architecture, batch) if texts else None
     rate = decider.decide(
-        "train.learning_rate", wish.learning_rate, rules.learning_rate(base.architecture, batch, steps)
+        "train.learning_rate", wish.learning_rate, rated or rules.learning_rate(base.architecture, batch, steps)
     )
     kind = decider.decide("train.lr_scheduler_type", wish.lr_scheduler_type, rules.scheduler())
     warmup = decider.decide("train.warmup_ratio", wish.warmup_ratio, rules.warmup_ratio())
     dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine))
-    longest = decider.decide("train.max_length", wish.max_length, rules.max_length(base.architecture, data))
+    limit = text_rules.max_length(base, machine) if texts else rules.max_length(base.architecture, data)
+    longest = decider.decide("train.max_length", wish.max_length, limit)
     r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
     alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r))
     every = decider.decide("eval.every", recipe.eval.every, rules.eval_every(steps, data))
     stop = decider.decide("eval.early_stopping", recipe.eval.early_stopping, rules.early_stopping(data))
     budget = rules.token_budget(data, machine, base)
-    few = data.train <= rules.FEW
+    few = not texts and data.train <= rules.FEW
     settings = TrainSettings(
         learning_rate=rate,
         steps=steps,
@@ -219,6 +251,7 @@ def make_plan(
         checkpoint_every=max(1, every),
     )
     return Plan(
+        objective=recipe.objective,
         model=base.name,
         datasets=datasets,
         holdout_share=float(holdout.value or 0),
@@ -233,17 +266,32 @@ def make_plan(
             tokens=data.tokens.total,
             supervised_tokens=data.tokens.supervised,
             longest=data.tokens.longest,
+            pieces=data.texts.pieces if data.texts else None,
         ),
         settings=settings,
         decisions=tuple(decider.decisions),
-        notices=(*_notices(data), *notices),
+        notices=(*_notices(data, longest), *notices),
     )
 
 
-def _notices(data: DataFacts) -> list[Notice]:
+def _notices(data: DataFacts, longest: int) -> list[Notice]:
+    if data.texts is not None:
+        return _text_notices(data.rows, data.texts, data.tokens.supervised, longest)
     if data.rows < 90:
         return [Notice(code="planning.notice_few_rows", params={"rows": data.rows})]
     return []
+
+
+def _text_notices(documents: int, texts: TextFacts, tokens: int, longest: int) -> list[Notice]:
+    notices = []
+    if texts.cut:
+        params: dict[str, str | int | float] = {
+            "cut": texts.cut, "documents": documents, "pieces": texts.pieces, "length": longest,
+        }  # fmt: skip
+        notices.append(Notice(code="planning.notice_cut", params=params))
+    if tokens < text_rules.FEW_TOKENS:
+        notices.append(Notice(code="planning.notice_few_tokens", params={"tokens": tokens}))
+    return notices
 
 
 def require_built(recipe: Recipe) -> None:
@@ -254,8 +302,8 @@ def require_built(recipe: Recipe) -> None:
     """
     if isinstance(recipe.data.holdout, str) and recipe.data.holdout != "auto":
         raise RecipeError("planning.holdout_dataset", "data.holdout", value=recipe.data.holdout)
-    if recipe.objective != "sft":
-        raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft")
+    if recipe.objective not in {"sft", "pretrain"}:
+        raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft, pretrain")
     if recipe.method != "lora":
         raise RecipeError("planning.not_built", "method", value=recipe.method, built="lora")
     if recipe.resources.devices not in {"auto", 1}:

@@ -24,7 +24,7 @@ _TINKER_BASE: Final = 5e-4
 _TINKER_EXPONENT: Final = {"llama": 0.781}
 _TINKER_EXPONENT_OTHER: Final = 0.0775
 _TINKER_BATCH: Final = 128
-_SHORT_RUN_STEPS: Final = 1000
+SHORT_RUN_STEPS: Final = 1000
 _SHORT_RUN_MOST: Final = 12.0
 _CAP: Final = 1.5
 _RANKS: Final = (16, 32, 64, 128)
@@ -93,7 +93,7 @@ def learning_rate(model: Architecture, batch: int, steps: int) -> Choice:
     """
     exponent = _TINKER_EXPONENT.get(model.type, _TINKER_EXPONENT_OTHER)
     full = _TINKER_BASE * (2000 / model.hidden_size) ** exponent
-    boost = min(max(_SHORT_RUN_STEPS / max(steps, 1), 1.0), _SHORT_RUN_MOST)
+    boost = min(max(SHORT_RUN_STEPS / max(steps, 1), 1.0), _SHORT_RUN_MOST)
     rate = min(full * math.sqrt(batch / _TINKER_BATCH) * boost, full * _CAP)
     rounded = float(f"{rate:.1e}")
     params: dict[str, str | int | float] = {"family": model.type, "hidden": model.hidden_size, "steps": steps}
@@ -149,7 +149,11 @@ def early_stopping(data: DataFacts) -> Choice:
 
 def token_budget(data: DataFacts, machine: Machine, base: ModelFolder) -> Choice:
     """As many tokens at once as memory allows, at most 1024, beyond which nothing is gained (measured on two cores)."""
-    room = machine.available_bytes * _MEMORY_SHARE - 2 * base.bytes
-    fits = int(max(room, 0) / base.architecture.activation_bytes(1, bytes_per_value=4))
-    budget = max(min(_MOST_TOKENS, fits), data.tokens.longest)
+    budget = max(min(_MOST_TOKENS, fitting_tokens(machine, base)), data.tokens.longest)
     return Choice(budget, "planning.token_budget")
+
+
+def fitting_tokens(machine: Machine, base: ModelFolder) -> int:
+    """Return how many tokens can be computed at once in the memory that is free."""
+    room = machine.available_bytes * _MEMORY_SHARE - 2 * base.bytes
+    return int(max(room, 0) / base.architecture.activation_bytes(1, bytes_per_value=4))
