@@ -211,9 +211,11 @@ class TrainSection(_Section):
         "auto",
         description=(
             "Examples looked at before each correction (one optimizer step). "
-            "Small corrects often, large corrects surely."
+            "Small corrects often, large corrects surely. Of plain texts, sequences of max_length tokens."
         ),
-        json_schema_extra=_zh("每次纠正前看多少个样本（一个优化步）。小则勤改，大则改得稳。"),
+        json_schema_extra=_zh(
+            "每次纠正前看多少个样本（一个优化步）。小则勤改，大则改得稳。纯文本按长度为 max_length 的序列计。"
+        ),
     )
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(
         1.0,
@@ -242,8 +244,13 @@ class TrainSection(_Section):
     )
     max_length: Auto | Annotated[int, Field(ge=8)] = Field(
         "auto",
-        description="Longest example in tokens; longer ones are refused, never cut.",
-        json_schema_extra=_zh("最长样本的词元数；更长的会被拒绝，绝不截断。"),
+        description=(
+            "Longest example in tokens; longer ones are refused, never cut. "
+            "Plain texts (pretrain) are learned in pieces of this length, without losing any."
+        ),
+        json_schema_extra=_zh(
+            "最长样本的词元数；更长的会被拒绝，绝不截断。纯文本（pretrain）按这个长度分片学习，一个词元也不丢。"
+        ),
     )
     optim: Optim = Field(
         "adamw",

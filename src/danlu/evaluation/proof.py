@@ -3,18 +3,37 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
 from danlu.data.examples import Example
 from danlu.evaluation.general import Before, measure_general
-from danlu.evaluation.generate import answer_all, longest_answer
+from danlu.evaluation.generate import answer_all, continue_all, longest_answer
+from danlu.evaluation.openings import Opening
 from danlu.evaluation.probes import Probe
-from danlu.evaluation.result import GeneralProof, HeldoutProof, ProbeItem, ProbeProof, Proof
+from danlu.evaluation.result import Continuation, GeneralProof, HeldoutProof, ProbeItem, ProbeProof, Proof
 from danlu.models.chat_format import ChatFormat
+from danlu.models.document_format import DocumentFormat
 from danlu.training.forward import LossModel
 from danlu.training.trained import TrainedModel
 
 _FEWEST_TOKENS: Final = 32
+_CONTINUED_TOKENS: Final = 48
+
+
+@dataclass(frozen=True)
+class TextProof:
+    """What the proof of learned texts needs.
+
+    Attributes:
+        document_format: how documents are written.
+        openings: beginnings that both models go on with.
+        learned: whether ``heldout`` are examples that were learned, because none were kept aside.
+    """
+
+    document_format: DocumentFormat
+    openings: Sequence[Opening]
+    learned: bool
 
 
 def prove(
@@ -27,6 +46,7 @@ def prove(
     token_budget: int,
     *,
     unseen: bool,
+    texts: TextProof | None = None,
     known_losses: tuple[float, float] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Proof:
@@ -41,6 +61,7 @@ def prove(
         general: examples of general knowledge.
         token_budget: most tokens at once.
         unseen: whether the probes are not in the training data.
+        texts: what is looked at beside when plain texts were learned.
         known_losses: held-out loss before and after, when the run has measured them already.
         progress: receives the catalogue key of what is being done.
     """
@@ -53,11 +74,13 @@ def prove(
         with before() as base:
             loss_before = LossModel(base).mean_loss(heldout, token_budget)
     model.eval()
-    progress("evaluation.doing_probes")
-    after = answer_all(model, chat_format, questions)
-    with before() as base:
-        base.eval()
-        earlier = answer_all(base, chat_format, questions, _tokens_before(chat_format, after))
+    earlier, after = [], []
+    if questions:
+        progress("evaluation.doing_probes")
+        after = answer_all(model, chat_format, questions)
+        with before() as base:
+            base.eval()
+            earlier = answer_all(base, chat_format, questions, _tokens_before(chat_format, after))
     items = tuple(
         ProbeItem(
             question=probe.question,
@@ -68,10 +91,20 @@ def prove(
         )
         for probe, old, new in zip(probes, earlier, after, strict=True)
     )
+    continuations: tuple[Continuation, ...] = ()
+    if texts is not None and texts.openings:
+        progress("evaluation.doing_openings")
+        continuations = _continuations(model, before, texts)
     progress("evaluation.doing_general")
     measured = measure_general(losses, before, general, token_budget)
     return Proof(
-        heldout=HeldoutProof(n=len(heldout), loss_before=loss_before, loss_after=loss_after),
+        heldout=HeldoutProof(
+            n=len(heldout),
+            loss_before=loss_before,
+            loss_after=loss_after,
+            texts=texts is not None,
+            learned=texts is not None and texts.learned,
+        ),
         probes=ProbeProof(
             n=len(items),
             pass_before=sum(item.passed_before for item in items),
@@ -82,6 +115,18 @@ def prove(
             n=measured.n, loss_before=measured.loss_before, loss_after=measured.loss_after, kl=measured.kl
         ),
         unseen=unseen,
+        continuations=continuations,
+    )
+
+
+def _continuations(model: TrainedModel, before: Before, texts: TextProof) -> tuple[Continuation, ...]:
+    beginnings = [opening.ids for opening in texts.openings]
+    after = continue_all(model, texts.document_format, beginnings, _CONTINUED_TOKENS, cut_mark=" …")
+    with before() as base:
+        earlier = continue_all(base, texts.document_format, beginnings, _CONTINUED_TOKENS, cut_mark=" …")
+    return tuple(
+        Continuation(opening=opening.text, before=old, after=new)
+        for opening, old, new in zip(texts.openings, earlier, after, strict=True)
     )
 
 

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from danlu.errors import TrainingError
 from danlu.export.deliver import ExportResult, ExportSource, export_to
-from danlu.jobs.preparing import chat_format_of, set_up_process
+from danlu.jobs.material import chat_format_of
+from danlu.jobs.preparing import set_up_process
 from danlu.jobs.runs import RunFolder
 from danlu.models.library import ModelLibrary
 from danlu.settings import Home

@@ -26,7 +26,7 @@ _TINKER_BASE: Final = 5e-4
 _TINKER_EXPONENT: Final = {"llama": 0.781}
 _TINKER_EXPONENT_OTHER: Final = 0.0775
 _TINKER_BATCH: Final = 128
-_SHORT_RUN_STEPS: Final = 1000
+SHORT_RUN_STEPS: Final = 1000
 _SHORT_RUN_MOST: Final = 12.0
 _CAP: Final = 1.5
 _RANKS: Final = (16, 32, 64, 128)
@@ -98,7 +98,7 @@ def learning_rate(model: Architecture, batch: int, steps: int, method: Method = 
     """
     exponent = _TINKER_EXPONENT.get(model.type, _TINKER_EXPONENT_OTHER)
     full = _TINKER_BASE * (2000 / model.hidden_size) ** exponent
-    boost = min(max(_SHORT_RUN_STEPS / max(steps, 1), 1.0), _SHORT_RUN_MOST)
+    boost = min(max(SHORT_RUN_STEPS / max(steps, 1), 1.0), _SHORT_RUN_MOST)
     rate = min(full * math.sqrt(batch / _TINKER_BATCH) * boost, full * _CAP)
     rounded = float(f"{rate if method in ADAPTER_METHODS else rate / _ADAPTER_FASTER:.1e}")
     params: dict[str, str | int | float] = {"family": model.type, "hidden": model.hidden_size, "steps": steps}
@@ -174,12 +174,16 @@ def early_stopping(data: DataFacts) -> Choice:
 
 def token_budget(data: DataFacts, machine: Machine, base: ModelFolder, method: Method = "lora") -> Choice:
     """As many tokens at once as memory allows, at most 1024, beyond which nothing is gained (measured on two cores)."""
+    budget = max(min(_MOST_TOKENS, fitting_tokens(machine, base, method)), data.tokens.longest)
+    return Choice(budget, "planning.token_budget")
+
+
+def fitting_tokens(machine: Machine, base: ModelFolder, method: Method = "lora") -> int:
+    """Return how many tokens can be computed at once in the memory that is free."""
     # A copy in fp32; of weights that are trained themselves there are a gradient and two values of the optimizer, too.
     held = 16 * base.architecture.parameters if method == "full" else 2 * base.bytes
     room = machine.available_bytes * _MEMORY_SHARE - held
-    fits = int(max(room, 0) / base.architecture.activation_bytes(1, bytes_per_value=4))
-    budget = max(min(_MOST_TOKENS, fits), data.tokens.longest)
-    return Choice(budget, "planning.token_budget")
+    return int(max(room, 0) / base.architecture.activation_bytes(1, bytes_per_value=4))
 
 
 def memory_needed(method: Method, base: Architecture, rank: int, tokens: int, dtype: str, bits: int = 4) -> int:

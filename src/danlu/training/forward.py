@@ -11,7 +11,7 @@ from peft import PeftModel
 from torch import nn
 
 from danlu.data.batches import MicroBatch, micro_batches
-from danlu.data.examples import Example
+from danlu.data.examples import Example, unpacked
 from danlu.training.attention import ATTENTION_NAME
 from danlu.training.lora_linear import fused_forwards
 from danlu.training.loss import chunked_cross_entropy
@@ -119,6 +119,7 @@ class LossModel:
 
     def _plain(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return padded logits [N, T-1, V] and the token that each predicts, -100 where none is learned [N, T-1]."""
+        examples = unpacked(examples)
         longest = max(len(example.input_ids) for example in examples)
         ids = torch.zeros(len(examples), longest, dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -140,8 +141,8 @@ class LossModel:
         if self.packed:
             pieces = micro_batches(examples, token_budget, share_prefix=self.share_prefix)
             return [(piece.layout.total, piece) for piece in pieces]
-        size = max(1, token_budget // max(len(example.input_ids) for example in examples))
-        ordered = sorted(examples, key=lambda item: len(item.input_ids))
+        ordered = sorted(unpacked(examples), key=lambda item: len(item.input_ids))
+        size = max(1, token_budget // len(ordered[-1].input_ids))
         chunks = [ordered[at : at + size] for at in range(0, len(ordered), size)]
         return [(len(chunk) * len(chunk[-1].input_ids), chunk) for chunk in chunks]
 
