@@ -364,7 +364,7 @@ def read_recipe(path: Path | None, overrides: Sequence[str] = ()) -> ReadRecipe:
         where = str(path)
         values = _read_yaml(path)
         if is_llamafactory(values):
-            read = translate(values, where, frozenset(_field_names(Recipe)), dict(words))
+            read = translate(values, where, Recipe.model_fields, dict(words))
             values, translations = {}, read.translations
             names = _REQUIRED | {field: key for field, key in read.names.items() if field not in dict(words)}
             for field, value in read.values.items():
