@@ -56,7 +56,10 @@ def _becomes() -> list[tuple[str, ...]]:
     rows: list[tuple[str, ...]] = []
     for name, key in KEYS.items():
         if isinstance(key, Becomes):
-            values = [f"`{show(old)}` → `{new}`" for old, new in key.renamed.items()]
+            named: dict[str, list[str]] = {}
+            for old, new in key.renamed.items():
+                named.setdefault(new, []).append(f"`{show(old)}`")
+            values = [f"{', '.join(old)} → `{new}`" for new, old in named.items()]
             # The note of the batch size counts; here it names what is counted.
             counted = {"each": "per_device_train_batch_size", "times": "gradient_accumulation_steps"}
             notes = [t(key.note, **counted)] if key.note else []

@@ -368,6 +368,8 @@ class ReadRecipe:
         values = self.recipe.model_dump()
         fields = {name: _get(values, name.split(".")) for name in _field_names(Recipe)}
         said = {item.field for item in self.translations}
+        if self.recipe.method != "freeze":
+            fields.pop("freeze.layers")
         return {
             name: value for name, value in fields.items() if value == "auto" or (name in DIFFERENT and name not in said)
         }
@@ -403,7 +405,7 @@ def read_recipe(path: Path | None, overrides: Sequence[str] = ()) -> ReadRecipe:
         where = str(path)
         values = _read_yaml(path)
         if is_llamafactory(values):
-            read = translate(values, where, frozenset(_field_names(Recipe)), dict(words))
+            read = translate(values, where, Recipe.model_fields, dict(words))
             values, translations = {}, read.translations
             names = _REQUIRED | {field: key for field, key in read.names.items() if field not in dict(words)}
             for field, value in read.values.items():

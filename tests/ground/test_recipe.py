@@ -9,7 +9,7 @@ import yaml
 from pydantic import BaseModel
 
 from danlu.errors import RecipeError, UsageError
-from danlu.recipe import Recipe, dump_recipe, load_recipe
+from danlu.recipe import Recipe, dump_recipe, load_recipe, with_absolute_paths
 
 LEAST = ["model=m", "data.train=a.json"]
 
@@ -177,6 +177,18 @@ def test_a_byte_order_mark_does_no_harm(tmp_path):
     path = tmp_path / "r.yaml"
     path.write_bytes(b"\xef\xbb\xbfmodel: m\ndata: {train: a}\n")
     assert load_recipe(path).model == "m"
+
+
+def test_a_path_to_a_model_becomes_absolute_and_the_name_of_a_model_hub_stays(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "models" / "mine").mkdir(parents=True)
+    for model, kept in (
+        ("models/mine", str(tmp_path / "models" / "mine")),
+        ("./gone", str(tmp_path / "gone")),
+        ("Qwen/Qwen2.5-0.5B-Instruct", "Qwen/Qwen2.5-0.5B-Instruct"),
+        ("smollm2-135m-instruct", "smollm2-135m-instruct"),
+    ):
+        assert with_absolute_paths(load_recipe(None, [f"model={model}", "data.train=a.json"])).model == kept
 
 
 def test_a_recipe_written_and_read_again_is_the_same(tmp_path):

@@ -342,3 +342,10 @@ def test_the_starter_comes_from_its_wheel_and_its_tokenizer_is_the_one_of_the_sl
     for text in CORPUS:
         plain = "".join(char for char in text if unicodedata.category(char)[0] != "N")
         assert fast.encode(plain, add_special_tokens=False) == slow.encode(plain, add_special_tokens=False), plain
+
+
+def test_a_model_of_the_catalogue_is_found_by_the_name_that_model_hubs_have_for_it(home, tiny):
+    added = ModelLibrary(home).add(tiny, "qwen2.5-0.5b-instruct")
+    assert ModelLibrary(home).ensure("Qwen/Qwen2.5-0.5B-Instruct") == added
+    with pytest.raises(ModelError, match="any other model must be a folder"):
+        ModelLibrary(home).ensure("Qwen/Qwen-of-nowhere")

@@ -78,14 +78,19 @@ SECRET: Final = frozenset({
 })  # fmt: skip
 """Keys whose value is never shown."""
 
-_ADAMW: Final = ("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused")
-_ADAMW_8BIT: Final = ("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit")
+_OPTIMIZERS: Final[Mapping[str | bool, str]] = {
+    **dict.fromkeys(("adamw_torch", "adamw_torch_fused", "adamw_hf", "adamw_apex_fused"), "adamw"),
+    **dict.fromkeys(("adamw_8bit", "adamw_bnb_8bit", "paged_adamw_8bit"), "adamw_8bit"),
+}
 
 _BECOMES: Final[dict[str, Becomes]] = {
     "model_name_or_path": Becomes("model", "text", note="llamafactory.model"),
     "stage": Becomes("objective", "text", renamed={"pt": "pretrain"}, note="llamafactory.other_stage"),
     "finetuning_type": Becomes("method", "text", note="llamafactory.use_lora"),
-    "quantization_bit": Becomes("method", "int", note="llamafactory.quantization"),
+    "quantization_bit": Becomes("lora.quantization_bit", "int", note="llamafactory.quantization"),
+    "freeze_trainable_layers": Becomes("freeze.layers", "int"),
+    "freeze_trainable_modules": Becomes("freeze.modules", "texts", note="llamafactory.freeze_all"),
+    "freeze_extra_modules": Becomes("freeze.extra_modules", "texts"),
     "dataset": Becomes("data.train", "texts", note="llamafactory.dataset"),
     "dataset_dir": Becomes("data.train", "text", note="llamafactory.dataset_dir"),
     "max_samples": Becomes("data.max_samples", "int"),
@@ -112,7 +117,7 @@ _BECOMES: Final[dict[str, Becomes]] = {
     "warmup_steps": Becomes("train.warmup_ratio", "number", note="llamafactory.say_ratio"),
     "weight_decay": Becomes("train.weight_decay", "number"),
     "max_grad_norm": Becomes("train.max_grad_norm", "number"),
-    "optim": Becomes("train.optim", "text", renamed=dict.fromkeys(_ADAMW_8BIT, "adamw_8bit"), plain=_ADAMW),
+    "optim": Becomes("train.optim", "text", renamed=_OPTIMIZERS),
     "use_muon": Becomes("train.optim", "bool", renamed={True: "muon"}, plain=(False,)),
     "adafactor": Becomes("train.optim", "bool", renamed={True: "adafactor"}, plain=(False,)),
     "neftune_noise_alpha": Becomes("train.neftune_noise_alpha", "number", plain=(0,)),
@@ -129,7 +134,6 @@ _BECOMES: Final[dict[str, Becomes]] = {
 
 _NOT_NEEDED: Final[dict[str, str]] = {
     "llamafactory.remote_code": "trust_remote_code",
-    "llamafactory.trains": "do_train",
     "llamafactory.template": "template tool_format",
     "llamafactory.thinking": "enable_thinking preserve_thinking",
     "llamafactory.no_padding": """
@@ -218,6 +222,7 @@ _PARALLEL: Final = """
     expert_model_parallel_size context_parallel_size hyper_parallel_cp_size sequence_parallel"""
 
 _NOT_BUILT: Final[dict[str, NotBuilt]] = {
+    "do_train": NotBuilt((True,), "llamafactory.not_training"),
     "adapter_name_or_path": NotBuilt((), "llamafactory.merge_first"),
     "adapter_folder": NotBuilt((), "llamafactory.merge_first"),
     "model_revision": NotBuilt(("main",), "llamafactory.fetch_revision"),
@@ -239,9 +244,6 @@ _NOT_BUILT: Final[dict[str, NotBuilt]] = {
     "mask_history": NotBuilt((False,), "llamafactory.learns_answers"),
     "mix_strategy": NotBuilt(("concat",), "llamafactory.all_rows"),
     "interleave_probs": NotBuilt((), "llamafactory.all_rows"),
-    "freeze_trainable_layers": NotBuilt((2,)),
-    "freeze_trainable_modules": NotBuilt(("all",)),
-    "freeze_extra_modules": NotBuilt(()),
     "adam_beta1": NotBuilt((0.9,)),
     "adam_beta2": NotBuilt((0.999,)),
     "adam_epsilon": NotBuilt((1e-8,)),

@@ -23,7 +23,7 @@ from danlu.llamafactory.keys import KEYS, MARKS, SECRET, Becomes, Kind, NotBuilt
 _PER_DEVICE: Final = 8
 _ACCUMULATION: Final = 1
 _DATASET_DIR: Final = "data"
-_FOUR: Final = 4
+_BITS: Final = (4, 8)
 _OTHER_STAGES: Final = frozenset({"rm", "ppo", "dpo", "kto", "orpo", "simpo"})
 _METHODS: Final = ("lora", "full", "freeze")
 _KINDS: Final[Mapping[Kind, tuple[str, tuple[type, ...]]]] = {
@@ -90,20 +90,19 @@ def field_of(key: str) -> str | None:
 
 
 def translate(
-    values: Mapping[Any, object], where: str, fields: Collection[str], words: Mapping[str, object]
+    values: Mapping[Any, object], where: str, ours: Collection[str], words: Mapping[str, object]
 ) -> Translated:
     """Read every key of a file.
 
     Args:
         values: the file.
         where: its name, for messages.
-        fields: dotted names of all fields that the recipe has.
+        ours: the names that a recipe of Danlu's begins with.
         words: what was said on the command line, by field; it stands, and what it replaces is not looked up.
 
     Raises:
         RecipeError: a key is unknown, belongs to Danlu, has a value of the wrong kind, or asks for what is not built.
     """
-    ours = {field.partition(".")[0] for field in fields}
     for key in values:
         if key in ours:
             theirs = next(mark for mark in MARKS if mark in values)
@@ -111,7 +110,7 @@ def translate(
     for key in values:
         if key not in KEYS:
             _refuse_unknown(where, str(key))
-    reader = _Reader({str(key): value for key, value in values.items()}, where, fields, words)
+    reader = _Reader({str(key): value for key, value in values.items()}, where, words)
     reader.read()
     return Translated(values=reader.recipe, names=reader.names, translations=tuple(reader.translations))
 
@@ -126,12 +125,9 @@ def _refuse_unknown(where: str, key: str) -> None:
 class _Reader:
     """Goes through the keys of one file; see ``translate`` for the arguments."""
 
-    def __init__(
-        self, values: Mapping[str, Any], where: str, fields: Collection[str], words: Mapping[str, object]
-    ) -> None:
+    def __init__(self, values: Mapping[str, Any], where: str, words: Mapping[str, object]) -> None:
         self.values = values
         self.where = where
-        self.fields = fields
         self.words = words
         self.recipe: dict[str, Any] = {}
         self.names: dict[str, str] = {}
@@ -150,9 +146,9 @@ class _Reader:
             "lr_scheduler_type": self._scheduler,
             "warmup_ratio": self._warmup_ratio,
             "warmup_steps": self._warmup_steps,
+            "optim": self._optim,
             "eval_steps": self._eval_steps,
             "early_stopping_steps": self._early_stopping,
-            "do_train": self._do_train,
             "do_predict": self._do_predict,
             "freeze_trainable_layers": self._freeze,
             "freeze_trainable_modules": self._freeze,
@@ -187,8 +183,6 @@ class _Reader:
         """Give the field the value, by the table."""
         if _is_one_of(value, known.plain):
             self._note(key, value, "llamafactory.plain")
-        elif known.field not in self.fields:
-            self._refuse(key, value, "llamafactory.leave_out")
         else:
             became = _texts(value) if known.kind == "texts" else value
             if isinstance(value, str | bool):
@@ -216,14 +210,15 @@ class _Reader:
             self._refuse(key, value, "llamafactory.use_lora")
         if value not in _METHODS:
             self._refuse_value(key, value, _METHODS)
-        self._put(key, value, "method", "qlora" if self.values.get("quantization_bit") == _FOUR else value)
+        self._put(key, value, "method", "qlora" if self.values.get("quantization_bit") in _BITS else value)
 
     def _quantization(self, key: str, value: Any) -> None:
-        if value != _FOUR:
+        if value not in _BITS:
             self._refuse(key, value, "llamafactory.four_bit")
         if self.values.get("finetuning_type") not in {None, "lora", "oft"}:
             self._refuse(key, value, "llamafactory.quantise_lora")
-        self._put(key, value, "method", "qlora", "llamafactory.quantization")
+        self._put(key, value, "lora.quantization_bit", value, "llamafactory.quantization")
+        self.recipe["method"] = "qlora"
 
     def _dataset(self, key: str, value: Any) -> None:
         note = None if self.values.get("stage") == "pt" else "llamafactory.dataset"
@@ -291,6 +286,14 @@ class _Reader:
         else:
             self._put(key, value, "train.warmup_ratio", float(value))
 
+    def _optim(self, key: str, value: Any) -> None:
+        known = KEYS[key]
+        assert isinstance(known, Becomes)
+        if self.values.get("use_muon") is True:
+            self._note(key, value, "llamafactory.muon")
+        else:
+            self._become(key, value, known)
+
     def _eval_steps(self, key: str, value: Any) -> None:
         strategy = self.values.get("eval_strategy", self.values.get("evaluation_strategy"))
         if strategy != "steps":
@@ -303,11 +306,6 @@ class _Reader:
     def _early_stopping(self, key: str, value: Any) -> None:
         self._put(key, value, "eval.early_stopping", True, "llamafactory.early_stopping")
 
-    def _do_train(self, key: str, value: Any) -> None:
-        if value is False:
-            self._refuse(key, value, "llamafactory.not_training")
-        self._note(key, value, "llamafactory.trains")
-
     def _do_predict(self, key: str, value: Any) -> None:
         if value is True and not self.values.get("do_train"):
             self._refuse(key, value, "llamafactory.not_training")
@@ -315,11 +313,15 @@ class _Reader:
 
     def _freeze(self, key: str, value: Any) -> None:
         known = KEYS[key]
-        assert isinstance(known, NotBuilt)
-        if self.values.get("finetuning_type") == "freeze":
-            self._have_no_field(key, value, known)
-        else:
+        assert isinstance(known, Becomes)
+        if self.values.get("finetuning_type") != "freeze":
             self._note(key, value, "llamafactory.switched_off")
+        elif known.kind == "int":
+            self._put(key, value, known.field, value)
+        elif _texts(value) == ["all"]:
+            self._put(key, value, known.field, [], known.note)
+        else:
+            self._put(key, value, known.field, _texts(value))
 
     def _put(
         self, key: str, value: Any, field: str, became: Any, note: str | None = None, **params: str | int | float
