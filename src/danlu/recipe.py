@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Final, Literal
 
@@ -18,15 +19,20 @@ from pydantic_core import ErrorDetails
 
 from danlu.errors import RecipeError, UsageError
 from danlu.i18n import t
+from danlu.llamafactory import DIFFERENT, Translation, field_of, is_llamafactory, translate
 
 Auto = Literal["auto"]
 Objective = Literal["sft", "pretrain", "semi"]
 Method = Literal["lora", "qlora", "full", "freeze"]
-Scheduler = Literal["linear", "cosine", "constant"]
+Scheduler = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
+Optim = Literal["adamw", "adamw_8bit", "adafactor", "muon"]
+LoraInit = Literal["default", "pissa"]
 Dtype = Literal["float32", "bfloat16"]
 
 
 _TEXTS: Final = frozenset({"model", "system", "eval.probes"})
+_REQUIRED: Final = {"model": "model_name_or_path", "data": "dataset", "data.train": "dataset"}
+"""What LLaMA-Factory calls the fields that must be there."""
 _RANGES: Final = {
     "greater_than_equal": ("recipe.at_least", "ge"),
     "greater_than": ("recipe.above", "gt"),
@@ -78,6 +84,11 @@ class DataSection(_Section):
         description="Share of the examples kept aside to measure progress (0 for none), or the name of a data set.",
         json_schema_extra=_zh("留出用于衡量进展的样本比例（0 表示不留），或另一个数据集的名称。"),
     )
+    max_samples: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description="How many rows of each data set are used, from its beginning; null uses all.",
+        json_schema_extra=_zh("每个数据集从头开始使用多少条数据；null 表示全部使用。"),
+    )
 
 
 class LoraSection(_Section):
@@ -108,6 +119,74 @@ class LoraSection(_Section):
         "all-linear",
         description="Which matrices get an adapter; all-linear is the strongest choice at any rank.",
         json_schema_extra=_zh("为哪些矩阵加适配器；all-linear（全部线性层）在任何秩下都是最强的选择。"),
+    )
+    use_rslora: bool = Field(
+        False,
+        description=(
+            "rsLoRA: divide lora_alpha by the square root of the rank, not the rank, so that a large adapter is not "
+            "silenced. Worth it from rank 64 on."
+        ),
+        json_schema_extra=_zh(
+            "rsLoRA：lora_alpha 除以秩的平方根而不是秩，大的适配器才不会被压得没有声音。秩不小于 64 时值得用。"
+        ),
+    )
+    use_dora: bool = Field(
+        False,
+        description=(
+            "DoRA: how much and in which direction each matrix changes are learned apart. A little better at low "
+            "rank, clearly slower."
+        ),
+        json_schema_extra=_zh("DoRA：每个矩阵改多少、往哪个方向改，分开来学。秩低时略好，明显更慢。"),
+    )
+    init_lora_weights: LoraInit = Field(
+        "default",
+        description=(
+            "How the adapter begins: default from nothing; pissa from the most important part of each matrix, which "
+            "learns faster at first. The finished adapter has twice the rank."
+        ),
+        json_schema_extra=_zh(
+            "适配器从哪里开始：default 从零开始；pissa 从每个矩阵最重要的部分开始，起初学得更快。"
+            "训练完成的适配器秩为两倍。"
+        ),
+    )
+    loraplus_lr_ratio: Annotated[float, Field(ge=1, le=100)] | None = Field(
+        None,
+        description=(
+            "LoRA+: how many times faster the adapter's second matrix learns than its first; 16 is the usual value. "
+            "Lower the learning rate with it."
+        ),
+        json_schema_extra=_zh("LoRA+：适配器的第二个矩阵比第一个学得快多少倍，常用 16。用它时请调低学习率。"),
+    )
+
+    quantization_bit: Literal[4, 8] = Field(
+        4,
+        description=(
+            "With method qlora: in how many bits the frozen model is kept. 4 needs least memory, 8 is more exact; "
+            "both cost time on a CPU."
+        ),
+        json_schema_extra=_zh(
+            "method 为 qlora 时：冻结的模型用多少位保存。4 最省内存，8 更精确；在 CPU 上都要多花时间。"
+        ),
+    )
+
+
+class FreezeSection(_Section):
+    """Which part of the model itself learns with ``method: freeze``."""
+
+    layers: Auto | Annotated[int, Field(ge=-1000, le=1000)] = Field(
+        "auto",
+        description="So many of the last layers learn; a negative number means the first ones.",
+        json_schema_extra=_zh("最后几层参与学习；负数表示最前面的几层。"),
+    )
+    modules: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        (),
+        description="Only weights in these layers whose names contain one of these words, such as mlp; empty for all.",
+        json_schema_extra=_zh("只训练这些层中名称含有这些词（如 mlp）的权重；留空表示全部。"),
+    )
+    extra_modules: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        (),
+        description="Weights outside of the layers that learn as well, such as embed_tokens or norm.",
+        json_schema_extra=_zh("各层之外也参与学习的权重，例如 embed_tokens 或 norm。"),
     )
 
 
@@ -145,8 +224,13 @@ class TrainSection(_Section):
     )
     lr_scheduler_type: Auto | Scheduler = Field(
         "auto",
-        description="How the learning rate falls over the run.",
-        json_schema_extra=_zh("学习率在训练过程中如何下降。"),
+        description=(
+            "How the learning rate falls over the run: in a line, as a cosine, not at all, or only in the last fifth "
+            "(warmup_stable_decay)."
+        ),
+        json_schema_extra=_zh(
+            "学习率在训练过程中如何下降：直线、余弦、不降，或只在最后五分之一下降（warmup_stable_decay）。"
+        ),
     )
     warmup_ratio: Auto | Annotated[float, Field(ge=0, lt=1)] = Field(
         "auto",
@@ -167,6 +251,33 @@ class TrainSection(_Section):
         json_schema_extra=_zh(
             "最长样本的词元数；更长的会被拒绝，绝不截断。纯文本（pretrain）按这个长度分片学习，一个词元也不丢。"
         ),
+    )
+    optim: Optim = Field(
+        "adamw",
+        description=(
+            "What turns corrections into changes. adamw is right nearly always; adamw_8bit and adafactor need less "
+            "memory; muon changes each matrix evenly in all directions."
+        ),
+        json_schema_extra=_zh(
+            "把纠正变成改动的方法。几乎总是用 adamw；adamw_8bit 和 adafactor 省内存；"
+            "muon 让每个矩阵在各个方向上均匀改动。"
+        ),
+    )
+    neftune_noise_alpha: Annotated[float, Field(gt=0, le=100)] | None = Field(
+        None,
+        description=(
+            "NEFTune: a little noise on the words while learning, so that the pupil does not cling to the wording. "
+            "5 is the usual value; too high, and it mishears."
+        ),
+        json_schema_extra=_zh("NEFTune：学习时给词语加一点噪声，免得死抠字句。常用 5；太高就听不清了。"),
+    )
+    label_smoothing_factor: Annotated[float, Field(ge=0, lt=1)] = Field(
+        0.0,
+        description=(
+            "Share of each answer's certainty that is taken away, so that the pupil stays open to other words. "
+            "0.1 is much; 0 is right for learning facts by heart."
+        ),
+        json_schema_extra=_zh("从每个答案中拿走多少把握，让它对别的说法保持开放。0.1 已经不少；要记住事实就用 0。"),
     )
     dtype: Auto | Dtype = Field(
         "auto",
@@ -234,13 +345,41 @@ class Recipe(_Section):
         json_schema_extra=_zh("训练时使用的系统提示；随模型版本保存，所有引擎都会使用。"),
     )
     lora: LoraSection = LoraSection()
+    freeze: FreezeSection = FreezeSection()
     train: TrainSection = TrainSection()
     eval: EvalSection = EvalSection()
     resources: ResourcesSection = ResourcesSection()
 
 
+@dataclass(frozen=True)
+class ReadRecipe:
+    """A recipe, and how it was read.
+
+    Attributes:
+        recipe: the recipe.
+        translations: how each key of a LLaMA-Factory file was read; none for a recipe in Danlu's own words.
+    """
+
+    recipe: Recipe
+    translations: tuple[Translation, ...] = ()
+
+    def left_open(self) -> dict[str, object]:
+        """Return the fields of which nothing was said and which are not as in LLaMA-Factory then, with their values."""
+        values = self.recipe.model_dump()
+        fields = {name: _get(values, name.split(".")) for name in _field_names(Recipe)}
+        said = {item.field for item in self.translations}
+        return {
+            name: value for name, value in fields.items() if value == "auto" or (name in DIFFERENT and name not in said)
+        }
+
+
 def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
-    """Read a recipe file and apply ``key=value`` words to it.
+    """Read a recipe as ``read_recipe`` does, for whoever does not ask how it was read."""
+    return read_recipe(path, overrides).recipe
+
+
+def read_recipe(path: Path | None, overrides: Sequence[str] = ()) -> ReadRecipe:
+    """Read a recipe file, in Danlu's words or in LLaMA-Factory's, and apply ``key=value`` words to it.
 
     Args:
         path: YAML file; None for a recipe made of the words alone.
@@ -250,20 +389,31 @@ def load_recipe(path: Path | None, overrides: Sequence[str] = ()) -> Recipe:
         RecipeError: the file is missing or is no recipe; the message names the field and the remedy.
         UsageError: a word has no ``=``.
     """
-    values: dict[str, Any] = {}
-    where = None
-    if path is not None:
-        where = str(path)
-        values = _read_yaml(path)
+    words: list[tuple[str, str]] = []
     for word in overrides:
         key, sign, text = word.partition("=")
         if not sign or not key:
             raise UsageError("recipe.word_without_value", word=word)
+        words.append((key, text))
+    values: dict[str, Any] = {}
+    where = None
+    names: dict[str, str] = {}
+    translations: tuple[Translation, ...] = ()
+    if path is not None:
+        where = str(path)
+        values = _read_yaml(path)
+        if is_llamafactory(values):
+            read = translate(values, where, frozenset(_field_names(Recipe)), dict(words))
+            values, translations = {}, read.translations
+            names = _REQUIRED | {field: key for field, key in read.names.items() if field not in dict(words)}
+            for field, value in read.values.items():
+                _set(values, field.split("."), value)
+    for key, text in words:
         _set(values, key.split("."), _scalar(key, text))
     try:
-        return Recipe.model_validate(values)
+        return ReadRecipe(Recipe.model_validate(values), translations)
     except ValidationError as error:
-        raise _explain(error, where) from error
+        raise _explain(error, where, names) from error
 
 
 def with_absolute_paths(recipe: Recipe) -> Recipe:
@@ -272,7 +422,8 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     Names of the library stay names; files of rows are registered, so their paths do not matter later.
     """
     folder = Path(recipe.model).expanduser()
-    is_path = len(folder.parts) > 1 or recipe.model.startswith((".", "~"))
+    # Qwen/Qwen2.5-0.5B-Instruct may be a folder here, or else the name that model hubs have for a model.
+    is_path = recipe.model.startswith((".", "~")) or (len(folder.parts) > 1 and folder.is_dir())
     model = str(folder.resolve()) if is_path else recipe.model
     probes = recipe.eval.probes
     if probes is not None:
@@ -319,23 +470,39 @@ def _set(values: dict[str, Any], keys: list[str], value: object) -> None:
     values[keys[-1]] = value
 
 
-def _explain(error: ValidationError, where: str | None) -> RecipeError:
+def _get(values: Any, keys: Sequence[str]) -> object:
+    for key in keys:
+        values = values[key]
+    return values
+
+
+def _explain(error: ValidationError, where: str | None, names: Mapping[str, str]) -> RecipeError:
+    """Return what is wrong in words; ``names`` has the names that fields bear in a LLaMA-Factory file."""
     first = error.errors()[0]
     field = _field_of(first)
     if first["type"] == "extra_forbidden":
-        named = _similar(field)
+        named = field_of(field) or _similar(field)
         if named:
             return RecipeError("recipe.unknown_field_close", where, field=field, close=named)
         return RecipeError("recipe.unknown_field", where, field=field, known=", ".join(Recipe.model_fields))
+    if first["type"] == "missing" and field in names:
+        wanted = "data.train" if field == "data" else field
+        return RecipeError("llamafactory.missing_key", where, key=names[field], field=wanted)
     if first["type"] == "missing":
         return RecipeError("recipe.missing_field", where, field=field)
     reason = _reason([item for item in error.errors() if _field_of(item) == field])
-    return RecipeError("recipe.bad_value", where, field=field, value=first["input"], reason=reason)
+    return RecipeError("recipe.bad_value", where, field=names.get(field, field), value=first["input"], reason=reason)
 
 
 def _similar(field: str) -> str | None:
-    """Return the field that was probably meant: of the same last name, or spelled nearly alike."""
+    """Return the field that was probably meant: misspelled, of the same last name, or spelled nearly alike."""
     names = list(_field_names(Recipe))
+    section = field.rpartition(".")[0]
+    beside = difflib.get_close_matches(
+        field, [name for name in names if name.rpartition(".")[0] == section], n=1, cutoff=0.75
+    )
+    if beside:
+        return beside[0]
     last = {name.rpartition(".")[2]: name for name in reversed(names)}
     for word, known in ((field.rpartition(".")[2], list(last)), (field, names)):
         found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

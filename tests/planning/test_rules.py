@@ -15,6 +15,7 @@ from danlu.models.library import ModelFolder
 from danlu.models.messages import Message
 from danlu.planning import rules
 from danlu.planning.facts import DataFacts
+from danlu.recipe import LoraSection
 
 GIGA = 10**9
 
@@ -97,7 +98,20 @@ def test_the_rank_grows_with_what_is_to_be_learned(hidden, supervised, r):
 
 @pytest.mark.parametrize("r", [1, 16, 128])
 def test_alpha_stays_so_that_the_rate_need_not_change(r):
-    assert rules.alpha(r).value == 32.0
+    assert rules.alpha(r, LoraSection()).value == 32.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "r", "scale"),
+    [
+        ({"use_rslora": True}, 16, 2.0),
+        ({"init_lora_weights": "pissa"}, 64, 1.0),
+        ({"init_lora_weights": "pissa", "use_rslora": True}, 64, 1.0),
+    ],
+)
+def test_alpha_follows_the_kind_of_adapter(changes, r, scale):
+    lora = LoraSection(**changes)
+    assert rules.alpha(r, lora).value / (r**0.5 if lora.use_rslora else r) == scale
 
 
 def test_the_longest_example_is_the_models_limit():
@@ -166,7 +180,9 @@ def test_every_rule_gives_a_reason_that_can_be_said_in_both_languages():
     choices = [
         rules.holdout_share(5), rules.holdout_share(500), rules.batch_size(data(5)), rules.batch_size(data(500)),
         rules.batch_size(data(5000)), rules.epochs(data(5)), rules.epochs(data(5000)),
-        rules.learning_rate(shape, 8, 100), rules.rank(shape, facts), rules.alpha(16), rules.max_length(shape, facts),
+        rules.learning_rate(shape, 8, 100), rules.rank(shape, facts), rules.alpha(16, LoraSection()),
+        rules.alpha(16, LoraSection(use_rslora=True)), rules.alpha(16, LoraSection(init_lora_weights="pissa")),
+        rules.max_length(shape, facts),
         rules.dtype(here), rules.scheduler(), rules.warmup_ratio(), rules.eval_every(100, facts),
         rules.early_stopping(facts), rules.early_stopping(data(holdout=0)), rules.token_budget(facts, here, base()),
     ]  # fmt: skip

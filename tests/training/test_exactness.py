@@ -12,10 +12,11 @@ from danlu.data.documents import Document
 from danlu.data.examples import Example
 from danlu.data.texts import cut, fill
 from danlu.models.document_format import DocumentFormat
-from danlu.training.adapter import attach_lora, trainable
+from danlu.training.adapter import attach_lora
 from danlu.training.forward import LossModel
 from danlu.training.loss import chunk_rows, chunked_cross_entropy, plain_cross_entropy
 from danlu.training.settings import LoraSettings
+from danlu.training.trained import trainable
 from tests.tiny import tiny_model, tiny_tokenizer
 
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral"]

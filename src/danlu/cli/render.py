@@ -27,7 +27,9 @@ from danlu.jobs.messages import (
     Told,
     Trained,
 )
+from danlu.llamafactory.translate import show
 from danlu.planning.plan import Decision, Plan
+from danlu.recipe import ReadRecipe
 
 
 class Display:
@@ -167,6 +169,22 @@ def print_plan(console: Console, plan: Plan, run: str) -> None:
                 run=run,
             )
         )
+
+
+def print_reading(console: Console, read: ReadRecipe, file: str) -> None:
+    """Print how each key of a LLaMA-Factory file was read: what became of it, or why it has no field."""
+    console.print(f"[bold]▸ {escape(t('cli.translated', file=file))}[/bold]")
+    # What became something comes first; keys that had the same fate share a row.
+    rows: dict[tuple[str, str], list[str]] = {}
+    for item in sorted(read.translations, key=lambda item: item.field is None):
+        fate = ("–" if item.field is None else f"{item.field}: {show(item.became)}", item.because())
+        rows.setdefault(fate, []).append(f"  {item.key}: {show(item.value)}")
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, pad_edge=False)
+    for (became, because), keys in rows.items():
+        table.add_row(escape("\n".join(keys)), f"[bold]{escape(became)}[/bold]", f"[dim]{escape(because)}[/dim]")
+    console.print(table)
+    left = ", ".join(f"{field}: {show(value)}" for field, value in read.left_open().items())
+    console.print(f"  {escape(t('cli.left_open', fields=left))}")
 
 
 def print_error(console: Console, error: DanluError) -> None:

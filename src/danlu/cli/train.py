@@ -9,12 +9,12 @@ import typer
 
 from danlu.cli.common import HomeOption, JsonOption, console, duration, home_of, print_json, split_recipe
 from danlu.cli.forge import carry_out
-from danlu.cli.render import Display
+from danlu.cli.render import Display, print_reading
 from danlu.files import format_bytes
 from danlu.i18n import language, t
 from danlu.jobs.forge_order import Order
 from danlu.jobs.runs import Runs
-from danlu.recipe import load_recipe
+from danlu.recipe import ReadRecipe, read_recipe
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [key=value]…", help=t("cli.arg_recipe"))]
 
@@ -28,20 +28,33 @@ def register(app: typer.Typer) -> None:
 def plan(words: Words = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Decide every ``auto`` and predict time and memory; nothing is trained and no run is kept."""
     folder = home_of(home)
-    recipe = load_recipe(*split_recipe(words))
-    display = carry_out(Order(task="plan", home=folder.root, lang=language(), recipe=recipe))
+    read = _read(words)
+    display = carry_out(Order(task="plan", home=folder.root, lang=language(), recipe=read.recipe))
     if display.run is not None:
         Runs(folder).remove(display.run)
     if as_json and display.plan is not None:
-        print_json(display.plan.model_dump(mode="json"))
+        translated = [
+            {**item.model_dump(mode="json", exclude={"reason", "params"}), "because": item.because()}
+            for item in read.translations
+        ]
+        print_json({**display.plan.model_dump(mode="json"), "translated": translated})
 
 
 def train(words: Words = None, home: HomeOption = None, as_json: JsonOption = False) -> None:
     """Train a recipe."""
     folder = home_of(home)
-    recipe = load_recipe(*split_recipe(words))
+    recipe = _read(words).recipe
     display = carry_out(Order(task="train", home=folder.root, lang=language(), recipe=recipe))
     show_trained(folder.root, display, as_json=as_json)
+
+
+def _read(words: list[str] | None) -> ReadRecipe:
+    """Read the recipe, and show how if it is in LLaMA-Factory's words."""
+    path, more = split_recipe(words)
+    read = read_recipe(path, more)
+    if read.translations and path is not None:
+        print_reading(console, read, path.name)
+    return read
 
 
 def show_trained(home: Path, display: Display, *, as_json: bool) -> None:

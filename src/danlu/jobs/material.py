@@ -94,23 +94,26 @@ def decide_material(
     if recipe.objective == "pretrain":
         document_format = DocumentFormat.of(chat_format.tokenizer)
         length = decide_text_length(recipe, base, machine)
-        documents = _documents(library, datasets)
+        documents = _documents(library, datasets, recipe)
         pieces = cut(documents, document_format, length)
         holdout = decide_text_holdout(recipe, len(pieces), sum(piece.supervised for piece in pieces))
         share = float(holdout.value or 0)
         return Decided(_of_texts(chat_format, document_format, len(documents), pieces, share, length, seed), holdout)
-    conversations = _conversations(library, datasets)
+    conversations = _conversations(library, datasets, recipe)
     holdout = decide_holdout(recipe, len(conversations))
     chat_format, notices = decide_thinking(chat_format, conversations)
     split = split_holdout(conversations, float(holdout.value or 0), seed)
     return Decided(_of_conversations(chat_format, split, datasets[0].name), holdout, notices)
 
 
-def planned_material(plan: Plan, base: ModelFolder, library: DatasetLibrary, data: str | None = None) -> Material:
+def planned_material(
+    plan: Plan, recipe: Recipe, base: ModelFolder, library: DatasetLibrary, data: str | None = None
+) -> Material:
     """Encode the data of a run as it was planned.
 
     Args:
         plan: the run's plan.
+        recipe: the run's recipe.
         base: its base model.
         library: the data sets.
         data: data set, or file, to measure on instead of what was kept aside.
@@ -126,7 +129,7 @@ def planned_material(plan: Plan, base: ModelFolder, library: DatasetLibrary, dat
         require_kind(other.name, other.kind, plan.objective)
     if plan.objective == "pretrain":
         document_format = DocumentFormat.of(chat_format.tokenizer)
-        documents = _documents(library, plan.datasets)
+        documents = _documents(library, plan.datasets, recipe)
         pieces = cut(documents, document_format, plan.max_length)
         made = _of_texts(chat_format, document_format, len(documents), pieces, share, plan.max_length, seed)
         if other is None:
@@ -134,7 +137,7 @@ def planned_material(plan: Plan, base: ModelFolder, library: DatasetLibrary, dat
         pieces = cut(other.documents, document_format, plan.max_length)
         openings = openings_from(pieces, document_format, _OPENINGS_MADE, seed)
         return replace(made, heldout=fill(pieces, plan.max_length), openings=openings)
-    conversations = _conversations(library, plan.datasets)
+    conversations = _conversations(library, plan.datasets, recipe)
     split = split_holdout(conversations, share, seed)
     if other is not None:
         split = Split(split.train, other.conversations)
@@ -198,9 +201,11 @@ def _of_texts(
     return Material(chat_format, examples, heldout, facts, document_format=document_format, openings=openings)
 
 
-def _documents(library: DatasetLibrary, datasets: Sequence[DatasetRef]) -> list[Document]:
-    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).documents]
+def _documents(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Document]:
+    most = recipe.data.max_samples
+    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).documents[:most]]
 
 
-def _conversations(library: DatasetLibrary, datasets: Sequence[DatasetRef]) -> list[Conversation]:
-    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).conversations]
+def _conversations(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Conversation]:
+    most = recipe.data.max_samples
+    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).conversations[:most]]

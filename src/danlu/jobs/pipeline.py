@@ -6,12 +6,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from peft import PeftModel
 
 from danlu.errors import DanluError, TrainingError
-from danlu.evaluation.general import general_examples
+from danlu.evaluation.general import Before, general_examples
 from danlu.evaluation.generate import answer_all, continue_all
 from danlu.evaluation.proof import TextProof, prove
 from danlu.evaluation.report import write_report
@@ -33,10 +34,12 @@ from danlu.jobs.preparing import Prepared, set_up_process, stage
 from danlu.jobs.runs import RunFolder, TrainReport
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
+from danlu.models.load import load_model
 from danlu.models.versions import ModelVersion, ProofSummary
 from danlu.settings import Home
-from danlu.training.adapter import load_adapter_weights
+from danlu.training.adapter import changes_base, load_finished
 from danlu.training.loop import Ask, Job, fit
+from danlu.training.trained import TrainedModel, adapter_off, load_trained
 
 _PROBES_WATCHED = 2
 _WATCHED_TOKENS = 24
@@ -93,7 +96,8 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
         seconds=result.seconds,
         peak_rss_bytes=result.peak_rss_bytes,
         plan=plan.prediction,
-        adapter=str(run.adapter) if result.status == "finished" else None,
+        adapter=str(run.adapter) if run.adapter.is_dir() else None,
+        weights=None if run.trained in {None, run.adapter} else str(run.trained),
     )
     write_text(run.path / "report.json", report.model_dump_json(indent=2) + "\n")
     tell(Trained(report=report))
@@ -113,7 +117,7 @@ def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
         TrainingError: the run has no adapter yet.
     """
     run, plan = prepared.run, prepared.plan
-    _load_finished(prepared)
+    model = _finished_model(prepared)
     report = run.report()
     known = None
     if not aside and report is not None and report.heldout_loss is not None and report.heldout_loss_before is not None:
@@ -123,7 +127,8 @@ def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
         texts = _text_proof(prepared)
         learned = texts is not None and texts.learned
         proof = prove(
-            prepared.model,
+            model,
+            _before(prepared, model),
             prepared.chat_format,
             prepared.probes,
             prepared.examples[:_LEARNED_MEASURED] if learned else prepared.heldout,
@@ -185,21 +190,21 @@ def publish(prepared: Prepared, proof: Proof | None, tell: Tell, quant: str = "q
     Raises:
         ExportError: the export does not agree with its source; nothing is registered.
     """
-    _load_finished(prepared)
+    model = _finished_model(prepared)
     plan = prepared.plan
     with stage(tell, "export", "jobs.stage_export"):
         version = register_version(
             prepared.home,
             name=plan.datasets[0].name,
             base=prepared.base,
-            adapter=prepared.run.adapter,
+            adapter=prepared.run.trained,
             run=prepared.run.name,
             datasets=plan.datasets,
             chat_format=prepared.chat_format,
-            formats=("gguf", "adapter"),
+            formats=("gguf", "adapter") if prepared.run.adapter.is_dir() else ("gguf",),
             quant=quant,
             proof=None if proof is None else _summary(proof),
-            model=prepared.model,
+            model=model,
         )
         _note_agreement(version, tell)
     tell(Published(version=version.id))
@@ -234,7 +239,7 @@ def _asker(prepared: Prepared) -> Ask | None:
     if not watched:
         return _continuer(prepared)
 
-    def ask(model: PeftModel) -> tuple[SampleAnswer, ...]:
+    def ask(model: TrainedModel) -> tuple[SampleAnswer, ...]:
         questions = [probe.messages for probe in watched]
         answers = answer_all(model, prepared.chat_format, questions, _WATCHED_TOKENS, cut_mark=" …")
         return tuple(
@@ -250,7 +255,7 @@ def _continuer(prepared: Prepared) -> Ask | None:
     if document_format is None or not openings:
         return None
 
-    def go_on(model: PeftModel) -> tuple[SampleAnswer, ...]:
+    def go_on(model: TrainedModel) -> tuple[SampleAnswer, ...]:
         beginnings = [opening.ids for opening in openings]
         texts = continue_all(model, document_format, beginnings, _WATCHED_TOKENS, cut_mark=" …")
         return tuple(
@@ -266,10 +271,23 @@ def _last_words(text: str) -> str:
     return line if len(line) <= _OPENING_SHOWN else "…" + line[-_OPENING_SHOWN:]
 
 
-def _load_finished(prepared: Prepared) -> None:
-    if not prepared.run.adapter.is_dir():
+def _finished_model(prepared: Prepared) -> TrainedModel:
+    """Return the model as it came out; an adapter switched off leaves the base as it is on the disk."""
+    trained = prepared.run.trained
+    if trained is None:
         raise TrainingError("jobs.not_finished", prepared.run.name, run=prepared.run.name)
-    load_adapter_weights(prepared.model, prepared.run.adapter)
+    if isinstance(prepared.model, PeftModel) and changes_base(prepared.model):
+        return load_finished(load_model(prepared.base.path, prepared.plan.settings.dtype), trained)
+    load_trained(prepared.model, trained)
+    return prepared.model
+
+
+def _before(prepared: Prepared, model: TrainedModel) -> Before:
+    """Return what gives the base: the model without its adapter, or, where it was changed itself, the base anew."""
+    if isinstance(model, PeftModel):
+        return lambda: adapter_off(model)
+    base = load_model(prepared.base.path, prepared.plan.settings.dtype)
+    return lambda: nullcontext(base)
 
 
 def _emit_failure(emit: Callable[[Event], None], error: DanluError) -> None:

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from transformers import PreTrainedModel
 
 from danlu.data.datasets import DatasetLibrary, DatasetManifest, require_kind
 from danlu.data.encode import require_fitting
@@ -46,8 +46,9 @@ from danlu.planning.estimate import predict
 from danlu.planning.plan import Plan, make_plan, require_built
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
-from danlu.training.adapter import attach_lora
 from danlu.training.memory import keep_freed_memory
+from danlu.training.settings import TrainSettings
+from danlu.training.trained import TrainedModel, attach
 
 # Room for checkpoints (an adapter and its optimizer state, three at a time), the adapter and the report.
 _RUN_BYTES = 500_000_000
@@ -63,7 +64,7 @@ class Prepared:
         recipe: what the person wants.
         plan: every value decided.
         base: the base model's folder.
-        model: the base model with a fresh adapter.
+        model: the base model, ready to be trained.
         chat_format: how conversations are written.
         split: conversations to learn from and to measure on; none when plain texts are learned.
         examples: what is learned.
@@ -79,7 +80,7 @@ class Prepared:
     recipe: Recipe
     plan: Plan
     base: ModelFolder
-    model: PeftModel
+    model: TrainedModel
     chat_format: ChatFormat
     split: Split
     examples: Sequence[Example]
@@ -155,7 +156,7 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
     library = DatasetLibrary(home.datasets)
     with stage(tell, "model", "jobs.stage_model", name=plan.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
-        material = planned_material(plan, base, library, data)
+        material = planned_material(plan, recipe, base, library, data)
         if data is not None and probes is None:
             recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": None})})
         prepared = _assemble(home, run, recipe, plan, base, material)
@@ -185,7 +186,7 @@ def _assemble(
         recipe=recipe,
         plan=plan,
         base=base,
-        model=attach_lora(load_model(base.path, plan.settings.dtype), plan.settings.lora, plan.settings.seed),
+        model=attach(_load(base, plan.settings), plan.settings),
         chat_format=material.chat_format,
         split=material.split,
         examples=material.examples,
@@ -195,6 +196,11 @@ def _assemble(
         document_format=material.document_format,
         openings=material.openings,
     )
+
+
+def _load(base: ModelFolder, settings: TrainSettings) -> PreTrainedModel:
+    bits = settings.lora.quantization_bit if settings.method == "qlora" else None
+    return load_model(base.path, settings.dtype, bits=bits)
 
 
 def _about(manifest: DatasetManifest) -> str:

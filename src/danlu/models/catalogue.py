@@ -99,6 +99,11 @@ def starter() -> CatalogueEntry:
     return find(_read().starter)
 
 
+def of_hub(name: str) -> CatalogueEntry | None:
+    """Return the entry that Hugging Face or ModelScope knows by a name such as ``Qwen/Qwen2.5-0.5B-Instruct``."""
+    return next((entry for entry in catalogue() if name in {entry.sources.hf, entry.sources.modelscope}), None)
+
+
 def find(name: str) -> CatalogueEntry:
     """Return the entry of a name (case does not matter).
 

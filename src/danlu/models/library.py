@@ -190,7 +190,8 @@ class ModelLibrary:
         """Return a model that can be used: from the library, pulled if missing, or a folder used in place.
 
         Args:
-            name_or_folder: a name in the library or the catalogue, or the path of a model folder.
+            name_or_folder: a name in the library or the catalogue, the path of a model folder, or the name that
+                Hugging Face or ModelScope has for a model of the catalogue.
             report: told how far a pull has come.
 
         Raises:
@@ -204,6 +205,9 @@ class ModelLibrary:
                 return self.pull(text, report=report)
         folder = Path(text).expanduser()
         if not folder.is_dir():
+            entry = catalogue.of_hub(text)
+            if entry is not None:
+                return self.ensure(entry.name, report)
             if os.sep in text or isinstance(name_or_folder, Path):
                 raise ModelError("models.folder_missing", text)
             catalogue.find(text)

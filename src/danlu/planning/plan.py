@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
+from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from danlu.data.conversations import Conversation
 from danlu.errors import RecipeError
+from danlu.files import format_bytes
 from danlu.hardware import Machine
 from danlu.i18n import Language, t
 from danlu.models.chat_format import ChatFormat
@@ -20,7 +22,7 @@ from danlu.planning import rules, text_rules
 from danlu.planning.facts import DataFacts, TextFacts
 from danlu.planning.rules import Choice
 from danlu.recipe import Objective, Recipe
-from danlu.training.settings import LoraSettings, TrainSettings
+from danlu.training.settings import ADAPTER_METHODS, FreezeSettings, LoraSettings, TrainSettings
 
 Value = float | int | str | bool | None
 
@@ -215,39 +217,50 @@ def make_plan(
     batch = decider.decide("train.batch_size", wish.batch_size, sizing.batch_size(data))
     passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, sizing.epochs(data))
     steps = max(1, math.ceil(data.train * passes / batch))
-    rated = text_rules.learning_rate(base.architecture, batch) if texts else None
+    rated = text_rules.learning_rate(base.architecture, batch, recipe.method) if texts else None
     rate = decider.decide(
-        "train.learning_rate", wish.learning_rate, rated or rules.learning_rate(base.architecture, batch, steps)
+        "train.learning_rate",
+        wish.learning_rate,
+        rated or rules.learning_rate(base.architecture, batch, steps, recipe.method),
     )
     kind = decider.decide("train.lr_scheduler_type", wish.lr_scheduler_type, rules.scheduler())
     warmup = decider.decide("train.warmup_ratio", wish.warmup_ratio, rules.warmup_ratio())
-    dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine))
+    dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine, recipe.method))
     limit = text_rules.max_length(base, machine) if texts else rules.max_length(base.architecture, data)
     longest = decider.decide("train.max_length", wish.max_length, limit)
-    r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
-    alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r))
+    lora, freeze = LoraSettings(), FreezeSettings()
+    if recipe.method in ADAPTER_METHODS:
+        r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
+        alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r, recipe.lora))
+        lora = LoraSettings(**recipe.lora.model_dump() | {"r": r, "lora_alpha": alpha})
+    elif recipe.method == "freeze":
+        layers = decider.decide("freeze.layers", recipe.freeze.layers, rules.thawed_layers(base.architecture))
+        freeze = FreezeSettings(**recipe.freeze.model_dump() | {"layers": layers})
     every = decider.decide("eval.every", recipe.eval.every, rules.eval_every(steps, data))
     stop = decider.decide("eval.early_stopping", recipe.eval.early_stopping, rules.early_stopping(data))
-    budget = rules.token_budget(data, machine, base)
+    budget = rules.token_budget(data, machine, base, recipe.method)
     few = not texts and data.train <= rules.FEW
     settings = TrainSettings(
         learning_rate=rate,
         steps=steps,
         batch_size=batch,
-        lora=LoraSettings(
-            r=r, lora_alpha=alpha, lora_dropout=recipe.lora.lora_dropout, target_modules=recipe.lora.target_modules
-        ),
+        method=recipe.method,
+        lora=lora,
+        freeze=freeze,
         token_budget=int(budget.value or 0),
-        share_prefix=recipe.lora.lora_dropout == 0,
+        share_prefix=lora.lora_dropout == 0 and wish.neftune_noise_alpha is None,
         max_grad_norm=wish.max_grad_norm,
         weight_decay=wish.weight_decay,
+        optim=wish.optim,
         scheduler=kind,
+        neftune_noise_alpha=wish.neftune_noise_alpha,
+        label_smoothing_factor=wish.label_smoothing_factor,
         warmup_steps=round(warmup * steps),
         dtype=dtype,
         seed=wish.seed,
         eval_every=every,
         patience=3 if stop and data.holdout else None,
-        stop_loss=0.05 if few and recipe.train.num_train_epochs == "auto" else None,
+        stop_loss=0.05 if few and wish.num_train_epochs == "auto" and not wish.label_smoothing_factor else None,
         checkpoint_every=max(1, every),
     )
     return Plan(
@@ -270,16 +283,33 @@ def make_plan(
         ),
         settings=settings,
         decisions=tuple(decider.decisions),
-        notices=(*_notices(data, longest), *notices),
+        notices=(*_notices(data, longest, recipe), *_memory_notices(settings, base, machine, data), *notices),
     )
 
 
-def _notices(data: DataFacts, longest: int) -> list[Notice]:
+def _notices(data: DataFacts, longest: int, recipe: Recipe) -> list[Notice]:
+    notices = []
     if data.texts is not None:
-        return _text_notices(data.rows, data.texts, data.tokens.supervised, longest)
-    if data.rows < 90:
-        return [Notice(code="planning.notice_few_rows", params={"rows": data.rows})]
-    return []
+        notices += _text_notices(data.rows, data.texts, data.tokens.supervised, longest)
+    elif data.rows < 90:
+        notices.append(Notice(code="planning.notice_few_rows", params={"rows": data.rows}))
+    if recipe.method == "qlora":
+        notices.append(Notice(code="planning.notice_qlora"))
+    return notices
+
+
+def _memory_notices(settings: TrainSettings, base: ModelFolder, machine: Machine, data: DataFacts) -> list[Notice]:
+    """Say before anything is loaded that memory will not suffice, and what would fit."""
+    shape, room, dtype = base.architecture, machine.available_bytes, settings.dtype
+    rank, bits = settings.lora.r, settings.lora.quantization_bit
+    needed = rules.memory_needed(settings.method, shape, rank, settings.token_budget, dtype, bits)
+    if needed <= room:
+        return []
+    sizes: dict[str, str | int | float] = {"needed": format_bytes(needed), "room": format_bytes(room)}
+    fitting = rules.methods_that_fit(shape, rank, data.tokens.longest, dtype, room)
+    if not fitting:
+        return [Notice(code="planning.notice_memory_none", params=sizes)]
+    return [Notice(code="planning.notice_memory", params={**sizes, "methods": ", ".join(fitting)})]
 
 
 def _text_notices(documents: int, texts: TextFacts, tokens: int, longest: int) -> list[Notice]:
@@ -304,7 +334,15 @@ def require_built(recipe: Recipe) -> None:
         raise RecipeError("planning.holdout_dataset", "data.holdout", value=recipe.data.holdout)
     if recipe.objective not in {"sft", "pretrain"}:
         raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft, pretrain")
-    if recipe.method != "lora":
-        raise RecipeError("planning.not_built", "method", value=recipe.method, built="lora")
+    if recipe.method == "qlora" and find_spec("bitsandbytes") is None:
+        raise RecipeError("planning.needs_extra", "method", value="qlora", extra="gpu")
+    if recipe.method == "qlora" and recipe.lora.init_lora_weights != "default":
+        raise RecipeError("planning.qlora_with_init", "lora.init_lora_weights")
+    if recipe.method in {"full", "freeze"} and recipe.train.dtype == "bfloat16":
+        raise RecipeError("planning.weights_need_fp32", "train.dtype", value=recipe.method)
+    if recipe.lora.use_dora and recipe.lora.init_lora_weights != "default":
+        raise RecipeError("planning.dora_with_init", "lora.init_lora_weights")
+    if recipe.train.optim == "adamw_8bit" and find_spec("bitsandbytes") is None:
+        raise RecipeError("planning.needs_extra", "train.optim", value="adamw_8bit", extra="gpu")
     if recipe.resources.devices not in {"auto", 1}:
         raise RecipeError("planning.not_built", "resources.devices", value=recipe.resources.devices, built="1")

@@ -13,6 +13,8 @@ from danlu.models.library import ModelFolder
 from danlu.planning import rules
 from danlu.planning.facts import DataFacts
 from danlu.planning.rules import Choice
+from danlu.recipe import Method
+from danlu.training.settings import ADAPTER_METHODS
 
 FEW_TOKENS: Final = 100_000
 """Below so many tokens, a model takes over style and words of a text rather than what it says."""
@@ -71,11 +73,12 @@ def epochs(data: DataFacts) -> Choice:
     return Choice(passes, "planning.text_epochs", {"tokens": tokens})
 
 
-def learning_rate(model: Architecture, batch: int) -> Choice:
+def learning_rate(model: Architecture, batch: int, method: Method = "lora") -> Choice:
     """The formula of ``rules.learning_rate`` as it is for a long run: never raised because the run is short.
 
     A run on texts is not to be learned by heart, and what answers questions is to go on answering them. Gives 7e-5 to
     4e-4, where published recipes take 5e-5 (Unsloth) to 1e-4 (LLaMA-Factory) for models of 7 to 8 B.
     """
-    choice = rules.learning_rate(model, batch, rules.SHORT_RUN_STEPS)
-    return Choice(choice.value, "planning.text_rate", {"family": model.type, "hidden": model.hidden_size})
+    choice = rules.learning_rate(model, batch, rules.SHORT_RUN_STEPS, method)
+    reason = "planning.text_rate" if method in ADAPTER_METHODS else "planning.text_rate_full"
+    return Choice(choice.value, reason, {"family": model.type, "hidden": model.hidden_size})

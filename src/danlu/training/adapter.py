@@ -1,9 +1,11 @@
-"""The LoRA adapter: put into a model by peft, saved in peft's format."""
+"""The LoRA adapter: put into a model by peft, saved in peft's format. ``trained`` asks it for the method ``lora``."""
 
 from __future__ import annotations
 
 import json
+import math
 from pathlib import Path
+from typing import Any, Final
 
 import torch
 from peft import LoraConfig, PeftModel, get_peft_model
@@ -17,6 +19,8 @@ from danlu.training.settings import LoraSettings
 
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
+# Under this name a model carries the adapter that PiSSA began with.
+_BEGINNING: Final = "danlu_beginning"
 
 
 def attach_lora(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:
@@ -35,28 +39,76 @@ def attach_lora(model: PreTrainedModel, settings: LoraSettings, seed: int) -> Pe
         lora_alpha=settings.lora_alpha,
         lora_dropout=settings.lora_dropout,
         target_modules=target,
+        use_rslora=settings.use_rslora,
+        use_dora=settings.use_dora,
+        init_lora_weights="pissa" if settings.init_lora_weights == "pissa" else True,
         task_type="CAUSAL_LM",
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
-        return get_peft_model(model, config, autocast_adapter_dtype=True)
+        adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
+    if settings.init_lora_weights == "pissa":
+        setattr(adapted, _BEGINNING, adapter_state(adapted))
+    return adapted
+
+
+def changes_base(model: PeftModel) -> bool:
+    """Whether the base was changed when the adapter was put in (PiSSA), so that switching it off is not the base."""
+    return hasattr(model, _BEGINNING)
+
+
+def load_finished(model: PreTrainedModel, folder: Path) -> PeftModel:
+    """Put a saved adapter into a base model, not to be trained.
+
+    Args:
+        model: the base model.
+        folder: the adapter as ``save_finished`` wrote it.
+    """
+    adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=False)
+    adapted.eval()
+    return adapted
+
+
+def save_finished(model: PeftModel, folder: Path, base_model: str) -> None:
+    """Write the adapter as everybody can use it: as a change of the base model as it is on the disk.
+
+    PiSSA trains on a base without its largest singular values. ``s B A`` of the trained adapter less that of the
+    beginning is one adapter of twice the rank on the whole base, the same function without a changed base.
+    """
+    beginning: dict[str, torch.Tensor] | None = getattr(model, _BEGINNING, None)
+    if beginning is None:
+        save_adapter(model, folder, base_model)
+        return
+    trained = adapter_state(model)
+    state = {
+        name: torch.cat([value, beginning[name]], dim=0)
+        if ".lora_A." in name
+        else torch.cat([value, -beginning[name]], dim=1)
+        for name, value in trained.items()
+    }
+    config = model.peft_config["default"]
+    factor = math.sqrt(2) if config.use_rslora else 2
+    doubled = {"r": 2 * config.r, "lora_alpha": factor * config.lora_alpha, "init_lora_weights": True}
+    _write(config.to_dict() | doubled, state, folder, base_model)
 
 
 def save_adapter(model: PeftModel, folder: Path, base_model: str) -> None:
-    """Write the adapter into an existing folder in peft's format (safetensors).
+    """Write the adapter as it is into an existing folder in peft's format (safetensors).
 
     Args:
         model: a model with an adapter.
         folder: an existing folder.
         base_model: name of the base model, for the reader; peft, vLLM and LLaMA-Factory show it.
     """
-    config = model.peft_config["default"]
-    values = config.to_dict()
+    _write(model.peft_config["default"].to_dict(), adapter_state(model), folder, base_model)
+
+
+def _write(values: dict[str, Any], state: dict[str, torch.Tensor], folder: Path, base_model: str) -> None:
     values["base_model_name_or_path"] = base_model
     values["inference_mode"] = True
     ready = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
     (folder / _CONFIG).write_text(json.dumps(ready, indent=2, default=str) + "\n", encoding="utf-8")
-    save_tensors(adapter_state(model), folder / _WEIGHTS)
+    save_tensors(state, folder / _WEIGHTS)
 
 
 def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
@@ -98,8 +150,3 @@ def adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
     """Return a copy of the adapter's weights by peft's names."""
     state = get_peft_model_state_dict(model)
     return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
-
-
-def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
-    """Return what is trained, by name, in a fixed order."""
-    return {name: value for name, value in sorted(model.named_parameters()) if value.requires_grad}

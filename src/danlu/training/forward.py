@@ -14,8 +14,9 @@ from danlu.data.batches import MicroBatch, micro_batches
 from danlu.data.examples import Example, unpacked
 from danlu.training.attention import ATTENTION_NAME
 from danlu.training.lora_linear import fused_forwards
-from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
+from danlu.training.loss import chunked_cross_entropy
 from danlu.training.products import in_place
+from danlu.training.trained import TrainedModel, base_of
 
 # Architectures whose attention is full and causal and whose logits are the head's output: the packed path is exact
 # for them (tested for each). Others (sliding windows, soft caps, state spaces) take the plain path.
@@ -24,24 +25,35 @@ _TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
 class LossModel:
-    """A model with an adapter, and the way its loss is computed.
+    """A model that is trained, and the way its loss is computed.
 
     Attributes:
-        model: the peft model.
+        model: the model with what is trained in it.
         packed: whether the packed path is used.
     """
 
-    def __init__(self, model: PeftModel, *, share_prefix: bool = True) -> None:
+    def __init__(
+        self,
+        model: TrainedModel,
+        *,
+        share_prefix: bool = True,
+        smoothing: float = 0.0,
+        noise: float | None = None,
+    ) -> None:
         self.model = model
-        self._base = model.get_base_model()
+        self._smoothing = smoothing
+        self._noise = noise
+        self._base = base_of(model)
         config = self._base.config
         windowed = getattr(config, "use_sliding_window", config.model_type == "mistral") and getattr(
             config, "sliding_window", None
         )
-        dropout = max((c.lora_dropout for c in model.peft_config.values()), default=0.0)
+        adapters = model.peft_config.values() if isinstance(model, PeftModel) else ()
+        dropout = max((config.lora_dropout for config in adapters), default=0.0)
         dropped = getattr(config, "attention_dropout", 0.0)
         self.packed = config.model_type in PACKED_ARCHITECTURES and not windowed and not dropped
-        self.share_prefix = share_prefix and dropout == 0.0
+        # Noise, like what dropout drops, differs from example to example: there is nothing to share.
+        self.share_prefix = share_prefix and dropout == 0.0 and not noise
         self._fused = fused_forwards(model)
 
     @property
@@ -53,20 +65,50 @@ class LossModel:
     def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
         """Return the summed loss of a packed micro-batch in nats, float32, scalar, with its graph."""
         hidden = self._predicting(batch)
-        if self.head.weight.requires_grad:
-            return plain_cross_entropy(hidden, self.head, batch.targets)
-        return chunked_cross_entropy(hidden, self.head, batch.targets)
+        return chunked_cross_entropy(hidden, self.head, batch.targets, self._smoothing_now)
 
     def plain_loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the same for examples padded to a rectangle, through the model's own attention and full logits."""
         logits, labels = self._plain(examples)
         return nn.functional.cross_entropy(
-            logits.float().flatten(0, 1), labels.flatten(), ignore_index=-100, reduction="sum"
+            logits.float().flatten(0, 1),
+            labels.flatten(),
+            ignore_index=-100,
+            reduction="sum",
+            label_smoothing=self._smoothing_now,
         )
+
+    @property
+    def _smoothing_now(self) -> float:
+        """Targets are smoothed while learning; what is measured is the loss itself."""
+        return self._smoothing if self.model.training else 0.0
+
+    @contextmanager
+    def _noisy(self, lengths: torch.Tensor) -> Iterator[None]:
+        """Add NEFTune's noise to the embeddings while learning.
+
+        Args:
+            lengths: for each token of the sequence the tokens of its example, shape [N, T] or [N, 1].
+        """
+        if not self._noise or not self.model.training:
+            yield
+            return
+        alpha = self._noise
+
+        def add_noise(_module: nn.Module, _inputs: object, embedded: torch.Tensor) -> torch.Tensor:
+            size = alpha / (lengths * embedded.shape[-1]).sqrt()
+            return embedded + torch.empty_like(embedded).uniform_(-1, 1) * size.unsqueeze(-1).to(embedded.dtype)
+
+        hook = self._base.get_input_embeddings().register_forward_hook(add_noise)
+        try:
+            yield
+        finally:
+            hook.remove()
 
     def _predicting(self, batch: MicroBatch) -> torch.Tensor:
         """Return the last hidden states of the positions that predict a learned token, shape [S, H]."""
-        with self._fast_path():
+        lengths = torch.tensor(batch.layout.lengths)
+        with self._fast_path(), self._noisy(lengths.repeat_interleave(lengths).unsqueeze(0)):
             hidden: torch.Tensor = self._base.model(
                 input_ids=batch.input_ids,
                 position_ids=batch.layout.position_ids,
@@ -88,7 +130,8 @@ class LossModel:
             mask[row, :length] = 1
             learned = torch.tensor(example.learn)
             labels[row, :length] = torch.where(learned, ids[row, :length], -100)
-        logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
+        with self._noisy(mask.sum(dim=1, keepdim=True)):
+            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
         return logits[:, :-1], labels[:, 1:]
 
     def step_losses(

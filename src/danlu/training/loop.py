@@ -16,7 +16,6 @@ from typing import Final, Literal
 
 import psutil
 import torch
-from peft import PeftModel
 
 from danlu.data.batches import step_members
 from danlu.data.examples import Example
@@ -24,12 +23,13 @@ from danlu.errors import TrainingError
 from danlu.events import Checkpoint, Emit, Eval, Finished, Sample, SampleAnswer, Started, Step, Stopped, Warned
 from danlu.files import new_folder
 from danlu.i18n import t
-from danlu.training.adapter import save_adapter, trainable
 from danlu.training.checkpoint import Checkpoints, LoopState
 from danlu.training.forward import LossModel
 from danlu.training.memory import peak_rss
+from danlu.training.optimizers import Optimizers
 from danlu.training.schedule import learning_rate
 from danlu.training.settings import TrainSettings
+from danlu.training.trained import TrainedModel, base_of, finished_folder, save_finished, trainable
 
 # A loss of twice the first one together with a gradient of more than a hundred times the clip is no noise any more
 # (the signs of divergence that Axolotl's guide lists).
@@ -37,7 +37,7 @@ _DIVERGED_LOSS: Final = 2.0
 _DIVERGED_GRAD: Final = 100.0
 _DIVERGED_STEPS: Final = 5
 
-Ask = Callable[[PeftModel], tuple[SampleAnswer, ...]]
+Ask = Callable[[TrainedModel], tuple[SampleAnswer, ...]]
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class Job:
     Attributes:
         examples: what is learned.
         heldout: what is measured on; may be empty.
-        folder: the run's folder; gets ``checkpoints/`` and ``adapter/``.
+        folder: the run's folder; gets ``checkpoints/`` and ``adapter/`` or ``weights/``.
         base_model: name of the base model, written into the adapter.
         ask: asks the model the probe questions; None asks nothing.
     """
@@ -87,7 +87,7 @@ class Job:
 
 
 def fit(
-    model: PeftModel,
+    model: TrainedModel,
     job: Job,
     settings: TrainSettings,
     emit: Emit,
@@ -95,10 +95,10 @@ def fit(
     *,
     resume: bool = False,
 ) -> FitResult:
-    """Train the adapter of ``model`` and leave it in ``job.folder / "adapter"``.
+    """Train ``model`` and leave what was trained in ``job.folder / finished_folder(method)``.
 
     Args:
-        model: a model with an adapter (``attach_lora``); on return it holds the best adapter.
+        model: a model made ready by ``attach``; on return it is as it was at its best.
         job: examples and folders.
         settings: every value decided.
         emit: receives each event.
@@ -111,9 +111,14 @@ def fit(
     """
     if not any(example.supervised for example in job.examples):
         raise TrainingError("training.nothing_to_learn")
-    losses = LossModel(model, share_prefix=settings.share_prefix)
+    losses = LossModel(
+        model,
+        share_prefix=settings.share_prefix,
+        smoothing=settings.label_smoothing_factor,
+        noise=settings.neftune_noise_alpha,
+    )
     parameters = list(trainable(model).values())
-    optimizer = torch.optim.AdamW(parameters, lr=0.0, weight_decay=settings.weight_decay, fused=True)
+    optimizer = Optimizers(trainable(model), settings)
     checkpoints = Checkpoints(job.folder / "checkpoints", job.base_model)
     newest = checkpoints.newest() if resume else None
     state = checkpoints.restore(newest, model, optimizer) if newest else LoopState()
@@ -122,7 +127,7 @@ def fit(
         emit(Warned(code="training.plain_path", message=t("training.plain_path")))
     elif not losses.packed_agrees(sorted(job.examples, key=lambda item: len(item.input_ids))[:2]):
         emit(Warned(code="training.self_check_failed", message=t("training.self_check_failed")))
-    dtype = str(model.get_base_model().dtype).removeprefix("torch.")
+    dtype = str(base_of(model).dtype).removeprefix("torch.")
     emit(Started(from_step=state.step, steps=settings.steps, device=str(model.device), dtype=dtype))
     if job.heldout and state.heldout_before is None:
         state.heldout_before = losses.mean_loss(job.heldout, settings.token_budget)
@@ -166,8 +171,8 @@ def fit(
         gc.enable()
 
     checkpoints.restore_best(model)
-    with new_folder(job.folder / "adapter") as partial:
-        save_adapter(model, partial, job.base_model)
+    with new_folder(job.folder / finished_folder(settings.method)) as partial:
+        save_finished(model, partial, job.base_model)
     result = _result("finished", state)
     emit(
         Finished(
@@ -183,7 +188,7 @@ def fit(
 
 def _step(
     losses: LossModel,
-    optimizer: torch.optim.Optimizer,
+    optimizer: Optimizers,
     parameters: list[torch.nn.Parameter],
     examples: Sequence[Example],
     state: LoopState,
@@ -197,8 +202,6 @@ def _step(
     if supervised == 0:
         raise TrainingError("training.step_without_target", step=state.step + 1)
     rate = learning_rate(state.step, settings)
-    for group in optimizer.param_groups:
-        group["lr"] = rate
     loss = 0.0
     for _, piece in losses.step_losses(examples, settings.token_budget):
         piece_loss = losses.piece_loss(piece) / supervised
@@ -207,8 +210,7 @@ def _step(
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError("training.not_a_number", step=state.step + 1, rate=f"{settings.learning_rate:.1e}")
-    optimizer.step()
-    optimizer.zero_grad(set_to_none=True)
+    optimizer.step(rate)
     seconds = time.perf_counter() - start
     tokens = sum(len(example.input_ids) for example in examples)
     state.step += 1

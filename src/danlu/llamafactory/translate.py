@@ -1,0 +1,389 @@
+"""Turns LLaMA-Factory's keys into fields of the recipe, and keeps an account of each of them.
+
+``keys`` says what a key is; here stand the few that must be looked at together (batch size, warm-up, quantisation,
+data sets). A key is never passed over in silence: it becomes a field, or is said not to be needed and why, or it is
+an error. Not for checking ranges: the recipe does that for its fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Collection, Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+from pydantic import BaseModel, ConfigDict
+
+from danlu.errors import RecipeError
+from danlu.i18n import Language, t
+from danlu.llamafactory.dataset_info import file_of, read_dataset_info
+from danlu.llamafactory.keys import KEYS, MARKS, SECRET, Becomes, Kind, NotBuilt, NotNeeded
+
+# What LLaMA-Factory (transformers) takes for one of two factors when only the other is given.
+_PER_DEVICE: Final = 8
+_ACCUMULATION: Final = 1
+_DATASET_DIR: Final = "data"
+_FOUR: Final = 4
+_OTHER_STAGES: Final = frozenset({"rm", "ppo", "dpo", "kto", "orpo", "simpo"})
+_METHODS: Final = ("lora", "full", "freeze")
+_KINDS: Final[Mapping[Kind, tuple[str, tuple[type, ...]]]] = {
+    "text": ("recipe.kind_text", (str,)),
+    "int": ("recipe.kind_int", (int,)),
+    "number": ("recipe.kind_number", (int, float)),
+    "bool": ("recipe.kind_bool", (bool,)),
+    "texts": ("recipe.kind_list", (str, list)),
+}
+_PAIR: Final = "per_device_train_batch_size × gradient_accumulation_steps"
+
+
+class Translation(BaseModel):
+    """How one key was read.
+
+    Attributes:
+        key: LLaMA-Factory's key.
+        value: its value in the file; a secret is replaced by dots.
+        field: dotted name of the recipe's field, or None when it has none.
+        became: the value that the field took.
+        reason: catalogue key of what is different, or of why there is no field.
+        params: values of the reason's placeholders.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    key: str
+    value: Any
+    field: str | None = None
+    became: Any = None
+    reason: str | None = None
+    params: dict[str, str | int | float] = {}
+
+    def because(self, lang: Language | None = None) -> str:
+        """Return the reason as a sentence; empty when there is nothing to say."""
+        return t(self.reason, lang, **self.params) if self.reason else ""
+
+
+class Translated(BaseModel):
+    """A file of LLaMA-Factory's as values of the recipe.
+
+    Attributes:
+        values: value of each field by its dotted name.
+        names: LLaMA-Factory's key that a field came from, by the field's dotted name; for messages.
+        translations: how each key was read, in the order of the file.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    values: dict[str, Any]
+    names: dict[str, str]
+    translations: tuple[Translation, ...]
+
+
+def is_llamafactory(values: Mapping[Any, object]) -> bool:
+    """Say whether a mapping is written in LLaMA-Factory's vocabulary, by the keys that only it has."""
+    return any(key in values for key in MARKS)
+
+
+def field_of(key: str) -> str | None:
+    """Return the recipe's field that a key of LLaMA-Factory's becomes, or None."""
+    known = KEYS.get(key)
+    return known.field if isinstance(known, Becomes) else None
+
+
+def translate(
+    values: Mapping[Any, object], where: str, fields: Collection[str], words: Mapping[str, object]
+) -> Translated:
+    """Read every key of a file.
+
+    Args:
+        values: the file.
+        where: its name, for messages.
+        fields: dotted names of all fields that the recipe has.
+        words: what was said on the command line, by field; it stands, and what it replaces is not looked up.
+
+    Raises:
+        RecipeError: a key is unknown, belongs to Danlu, has a value of the wrong kind, or asks for what is not built.
+    """
+    ours = {field.partition(".")[0] for field in fields}
+    for key in values:
+        if key in ours:
+            theirs = next(mark for mark in MARKS if mark in values)
+            raise RecipeError("llamafactory.mixed", where, theirs=theirs, ours=key)
+    for key in values:
+        if key not in KEYS:
+            _refuse_unknown(where, str(key))
+    reader = _Reader({str(key): value for key, value in values.items()}, where, fields, words)
+    reader.read()
+    return Translated(values=reader.recipe, names=reader.names, translations=tuple(reader.translations))
+
+
+def _refuse_unknown(where: str, key: str) -> None:
+    close = difflib.get_close_matches(key, KEYS, n=1, cutoff=0.6)
+    if close:
+        raise RecipeError("llamafactory.unknown_key_close", where, key=key, close=close[0])
+    raise RecipeError("llamafactory.unknown_key", where, key=key)
+
+
+class _Reader:
+    """Goes through the keys of one file; see ``translate`` for the arguments."""
+
+    def __init__(
+        self, values: Mapping[str, Any], where: str, fields: Collection[str], words: Mapping[str, object]
+    ) -> None:
+        self.values = values
+        self.where = where
+        self.fields = fields
+        self.words = words
+        self.recipe: dict[str, Any] = {}
+        self.names: dict[str, str] = {}
+        self.translations: list[Translation] = []
+        # Keys that must be looked at together with others; all the rest is read by the table alone.
+        self._own: Mapping[str, Callable[[str, Any], None]] = {
+            "stage": self._stage,
+            "finetuning_type": self._method,
+            "quantization_bit": self._quantization,
+            "dataset": self._dataset,
+            "dataset_dir": self._dataset_dir,
+            "eval_dataset": self._eval_dataset,
+            "val_size": self._val_size,
+            "per_device_train_batch_size": self._batch_size,
+            "gradient_accumulation_steps": self._batch_size,
+            "lr_scheduler_type": self._scheduler,
+            "warmup_ratio": self._warmup_ratio,
+            "warmup_steps": self._warmup_steps,
+            "eval_steps": self._eval_steps,
+            "early_stopping_steps": self._early_stopping,
+            "do_train": self._do_train,
+            "do_predict": self._do_predict,
+            "freeze_trainable_layers": self._freeze,
+            "freeze_trainable_modules": self._freeze,
+            "freeze_extra_modules": self._freeze,
+        }
+
+    def read(self) -> None:
+        """Read all keys."""
+        for key, value in self.values.items():
+            known = KEYS[key]
+            if isinstance(known, Becomes):
+                self._check_kind(key, known.kind, value)
+        for key, value in self.values.items():
+            known = KEYS[key]
+            if isinstance(known, Becomes):
+                word = self._word_on(known.field)
+                if word is not None:
+                    self._note(key, value, "llamafactory.word", word=word)
+                    continue
+                if value is None:
+                    self._note(key, value, "llamafactory.left_open", field=known.field)
+                    continue
+            own = self._own.get(key)
+            if own is not None:
+                own(key, value)
+            elif isinstance(known, Becomes):
+                self._become(key, value, known)
+            else:
+                self._have_no_field(key, value, known)
+
+    def _become(self, key: str, value: Any, known: Becomes) -> None:
+        """Give the field the value, by the table."""
+        if _is_one_of(value, known.plain):
+            self._note(key, value, "llamafactory.plain")
+        elif known.field not in self.fields:
+            self._refuse(key, value, "llamafactory.leave_out")
+        else:
+            became = _texts(value) if known.kind == "texts" else value
+            if isinstance(value, str | bool):
+                became = known.renamed.get(value, became)
+            self._put(key, value, known.field, became, known.note)
+
+    def _have_no_field(self, key: str, value: Any, known: NotNeeded | NotBuilt) -> None:
+        if isinstance(known, NotNeeded):
+            self._note(key, value, known.because)
+        elif value is None or _is_one_of(value, known.plain):
+            self._note(key, value, "llamafactory.plain")
+        else:
+            self._refuse(key, value, known.instead)
+
+    def _stage(self, key: str, value: Any) -> None:
+        if value in _OTHER_STAGES:
+            self._refuse(key, value, "llamafactory.other_stage")
+        objective = {"sft": "sft", "pt": "pretrain"}.get(value)
+        if objective is None:
+            self._refuse_value(key, value, ("sft", "pt"))
+        self._put(key, value, "objective", objective)
+
+    def _method(self, key: str, value: Any) -> None:
+        if value == "oft":
+            self._refuse(key, value, "llamafactory.use_lora")
+        if value not in _METHODS:
+            self._refuse_value(key, value, _METHODS)
+        self._put(key, value, "method", "qlora" if self.values.get("quantization_bit") == _FOUR else value)
+
+    def _quantization(self, key: str, value: Any) -> None:
+        if value != _FOUR:
+            self._refuse(key, value, "llamafactory.four_bit")
+        if self.values.get("finetuning_type") not in {None, "lora", "oft"}:
+            self._refuse(key, value, "llamafactory.quantise_lora")
+        self._put(key, value, "method", "qlora", "llamafactory.quantization")
+
+    def _dataset(self, key: str, value: Any) -> None:
+        note = None if self.values.get("stage") == "pt" else "llamafactory.dataset"
+        self._put(key, value, "data.train", self._files(_texts(value)), note)
+
+    def _dataset_dir(self, key: str, value: Any) -> None:
+        self._note(key, value, "llamafactory.dataset_dir")
+
+    def _eval_dataset(self, key: str, value: Any) -> None:
+        names = _texts(value)
+        if len(names) != 1:
+            self._refuse(key, value, "llamafactory.one_holdout")
+        if self.values.get("val_size"):
+            raise RecipeError("llamafactory.both_holdouts", self.where)
+        self._put(key, value, "data.holdout", self._files(names)[0])
+
+    def _files(self, names: Iterable[str]) -> list[str]:
+        """Return the file of each data set, as ``dataset_info.json`` says."""
+        folder = self.values.get("dataset_dir")
+        if folder is None:
+            folder = _DATASET_DIR
+        if folder == "ONLINE" or folder.startswith("REMOTE:"):
+            self._refuse("dataset_dir", folder, "llamafactory.local_files")
+        path = Path(folder).expanduser()
+        info = read_dataset_info(path)
+        texts = self.values.get("stage") == "pt"
+        return [str(file_of(path, info, name, texts=texts)) for name in names]
+
+    def _val_size(self, key: str, value: Any) -> None:
+        if value >= 1:
+            self._refuse(key, value, "llamafactory.say_share")
+        if value == 0 and self.values.get("eval_dataset") is not None:
+            self._note(key, value, "llamafactory.plain")
+            return
+        self._put(key, value, "data.holdout", value)
+
+    def _batch_size(self, key: str, value: Any) -> None:
+        if value < 1:
+            self._refuse_below(key, value, 1)
+        factors = (("per_device_train_batch_size", _PER_DEVICE), ("gradient_accumulation_steps", _ACCUMULATION))
+        each, times = (default if self.values.get(name) is None else self.values[name] for name, default in factors)
+        self._put(key, value, "train.batch_size", each * times, "llamafactory.batch_size", each=each, times=times)
+        self.names["train.batch_size"] = _PAIR
+
+    def _scheduler(self, key: str, value: Any) -> None:
+        known = KEYS[key]
+        assert isinstance(known, Becomes)
+        self._put(key, value, known.field, known.renamed.get(value, value))
+        if value == "constant" and self._word_on("train.warmup_ratio") is None:
+            self._put(key, value, "train.warmup_ratio", 0.0, "llamafactory.scheduler")
+
+    def _warmup_ratio(self, key: str, value: Any) -> None:
+        if self.values.get("lr_scheduler_type") == "constant":
+            self._note(key, value, "llamafactory.scheduler")
+        else:
+            self._put(key, value, "train.warmup_ratio", value)
+
+    def _warmup_steps(self, key: str, value: Any) -> None:
+        if self.values.get("lr_scheduler_type") == "constant":
+            self._note(key, value, "llamafactory.scheduler")
+        elif value >= 1:
+            self._refuse(key, value, "llamafactory.say_ratio")
+        elif value == 0 and self.values.get("warmup_ratio") is not None:
+            self._note(key, value, "llamafactory.plain")
+        else:
+            self._put(key, value, "train.warmup_ratio", float(value))
+
+    def _eval_steps(self, key: str, value: Any) -> None:
+        strategy = self.values.get("eval_strategy", self.values.get("evaluation_strategy"))
+        if strategy != "steps":
+            self._note(key, value, "llamafactory.eval_steps")
+        elif value < 1:
+            self._refuse(key, value, "llamafactory.say_steps")
+        else:
+            self._put(key, value, "eval.every", int(value) if value == int(value) else value)
+
+    def _early_stopping(self, key: str, value: Any) -> None:
+        self._put(key, value, "eval.early_stopping", True, "llamafactory.early_stopping")
+
+    def _do_train(self, key: str, value: Any) -> None:
+        if value is False:
+            self._refuse(key, value, "llamafactory.not_training")
+        self._note(key, value, "llamafactory.trains")
+
+    def _do_predict(self, key: str, value: Any) -> None:
+        if value is True and not self.values.get("do_train"):
+            self._refuse(key, value, "llamafactory.not_training")
+        self._note(key, value, "llamafactory.proof")
+
+    def _freeze(self, key: str, value: Any) -> None:
+        known = KEYS[key]
+        assert isinstance(known, NotBuilt)
+        if self.values.get("finetuning_type") == "freeze":
+            self._have_no_field(key, value, known)
+        else:
+            self._note(key, value, "llamafactory.switched_off")
+
+    def _put(
+        self, key: str, value: Any, field: str, became: Any, note: str | None = None, **params: str | int | float
+    ) -> None:
+        self.recipe[field] = became
+        self.names[field] = key
+        self.translations.append(
+            Translation(key=key, value=value, field=field, became=became, reason=note, params=params)
+        )
+
+    def _note(self, key: str, value: Any, reason: str, **params: str | int | float) -> None:
+        shown = "…" if key in SECRET and value is not None else value
+        self.translations.append(Translation(key=key, value=shown, reason=reason, params=params))
+
+    def _word_on(self, field: str) -> str | None:
+        """Return the word of the command line that decides a field, if there is one."""
+        for name, value in self.words.items():
+            if field == name or field.startswith(f"{name}."):
+                return f"{name}={value}"
+        return None
+
+    def _check_kind(self, key: str, kind: Kind, value: Any) -> None:
+        text, types = _KINDS[kind]
+        fits = isinstance(value, types) and (kind == "bool" or not isinstance(value, bool))
+        if kind == "texts" and fits:
+            fits = bool(_texts(value)) and all(isinstance(item, str) for item in _texts(value))
+        if value is not None and not fits:
+            reason = t("recipe.expected", allowed=t(text))
+            raise RecipeError("recipe.bad_value", self.where, field=key, value=value, reason=reason)
+
+    def _refuse(self, key: str, value: Any, instead: str) -> None:
+        known = KEYS[key]
+        plain = known.plain if isinstance(known, NotBuilt | Becomes) and known.plain else (None,)
+        allowed = " / ".join(show(item) for item in plain)
+        advice = t(instead, allowed=allowed)
+        raise RecipeError("llamafactory.not_built", self.where, key=key, value=show(value), instead=advice)
+
+    def _refuse_value(self, key: str, value: Any, allowed: Iterable[str]) -> None:
+        reason = t("recipe.expected", allowed=" / ".join(allowed))
+        raise RecipeError("recipe.bad_value", self.where, field=key, value=value, reason=reason)
+
+    def _refuse_below(self, key: str, value: Any, limit: int) -> None:
+        reason = t("recipe.at_least", limit=limit)
+        raise RecipeError("recipe.bad_value", self.where, field=key, value=value, reason=reason)
+
+
+def show(value: object) -> str:
+    """Return a value as it is written in YAML."""
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(show(item) for item in value)}]"
+    if isinstance(value, float):
+        return f"{value:g}"
+    return str(value)
+
+
+def _texts(value: Any) -> list[Any]:
+    """Return the items of a list, or of a text with commas."""
+    if isinstance(value, str):
+        return [item.strip() for item in value.split(",") if item.strip()]
+    return list(value)
+
+
+def _is_one_of(value: object, plain: Iterable[object]) -> bool:
+    """Say whether a value is among others; 0 is not False."""
+    return any(value == item and isinstance(value, bool) == isinstance(item, bool) for item in plain)

@@ -1,0 +1,101 @@
+"""``danlu plan`` and ``danlu train`` with a LLaMA-Factory file."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+import yaml
+
+from danlu.recipe import load_recipe
+
+
+@pytest.fixture
+def file(material, tmp_path, monkeypatch) -> Path:
+    """A LLaMA-Factory file for the tiny model, in the folder in which Danlu is started."""
+    model, rows = material
+    info = {"numbers": {"file_name": str(rows)}}
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "dataset_info.json").write_text(json.dumps(info), encoding="utf-8")
+    values = {
+        "model_name_or_path": str(model), "stage": "sft", "do_train": True, "finetuning_type": "lora", "lora_rank": 4,
+        "lora_target": "all", "dataset": "numbers", "template": "qwen", "cutoff_len": 256, "max_samples": 8,
+        "output_dir": "saves/x", "overwrite_output_dir": True, "per_device_train_batch_size": 1,
+        "gradient_accumulation_steps": 2, "learning_rate": 1.0e-3, "num_train_epochs": 1.0,
+        "lr_scheduler_type": "cosine", "warmup_ratio": 0.1, "val_size": 0.25, "eval_strategy": "steps",
+        "eval_steps": 2, "report_to": "none",
+    }  # fmt: skip
+    path = tmp_path / "lf.yaml"
+    path.write_text(yaml.safe_dump(values, sort_keys=False), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    return path
+
+
+def test_the_plan_follows_the_file_and_tells_how_each_key_was_read(danlu, file, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    called = danlu("plan", file, "train.dtype=float32", "train.seed=7", "--json")
+    plan = called.json
+    settings = plan["settings"]
+    assert plan["data"]["rows"] == 8  # of twelve, by max_samples
+    assert (settings["batch_size"], settings["learning_rate"], settings["lora"]["r"]) == (2, 1e-3, 4)
+    assert (settings["scheduler"], settings["eval_every"], settings["seed"]) == ("cosine", 2, 7)
+    assert (plan["epochs"], plan["max_length"], plan["holdout_share"]) == (1.0, 256, 0.25)
+    told = {item["key"]: item for item in plan["translated"]}
+    assert list(told) == list(yaml.safe_load(file.read_text(encoding="utf-8")))
+    assert told["lora_rank"] == {"key": "lora_rank", "value": 4, "field": "lora.r", "became": 4, "because": ""}
+    assert told["template"]["field"] is None
+    assert "own tokenizer" in told["template"]["because"]
+    for text in (
+        "lf.yaml is written for LLaMA-Factory", "lora_rank: 4", "lora.r: 4", "train.batch_size: 2",
+        "gradient_accumulation_steps: 2", "overwrite_output_dir: true", "nothing is overwritten",
+        "Not in the file", "lora.lora_alpha: auto", "You chose it.",
+    ):  # fmt: skip
+        assert text in called.err
+
+
+def test_the_account_is_in_the_readers_language(danlu, file, monkeypatch):
+    monkeypatch.setenv("DANLU_LANG", "zh")
+    told = danlu("plan", file, "--json").json["translated"]
+    assert {item["because"] for item in told if item["key"] == "report_to"} == {"没有要求丹炉本来做法之外的东西。"}
+
+
+def test_a_run_keeps_the_translated_recipe(danlu, file, home):
+    called = danlu("train", file, "train.dtype=float32", "train.num_train_epochs=0.5", "--json")
+    assert called.json["status"] == "finished"
+    assert "translated" not in called.json
+    assert "lf.yaml is written for LLaMA-Factory" in called.err
+    kept = load_recipe(home / "runs" / called.json["run"] / "recipe.yaml")
+    assert kept.train.num_train_epochs == 0.5
+    assert kept.data.max_samples == 8
+    assert "model_name_or_path" not in (home / "runs" / called.json["run"] / "recipe.yaml").read_text(encoding="utf-8")
+
+
+def test_a_recipe_of_danlus_has_nothing_to_translate(danlu, material):
+    model, rows = material
+    called = danlu("plan", f"model={model}", f"data.train={rows}", "--json")
+    assert called.json["translated"] == []
+    assert "LLaMA-Factory" not in called.err
+
+
+@pytest.mark.parametrize(
+    ("line", "says"),
+    [
+        ("lora_rnak: 8\n", "Did you mean “lora_rank”?"),
+        ("deepspeed: ds.json\n", "“deepspeed: ds.json” is not in this version"),
+        ("model: x\n", "mixes two vocabularies"),
+        ("weight_decay: much\n", "“weight_decay” cannot be 'much'"),
+    ],
+)
+def test_a_mistake_in_the_file_is_one_line(danlu, file, line, says):
+    file.write_text(file.read_text(encoding="utf-8") + line, encoding="utf-8")
+    called = danlu("plan", file, expect=1)
+    assert says in called.line
+
+
+def test_a_method_that_is_not_built_ends_with_one_line_after_the_account(danlu, file):
+    file.write_text(file.read_text(encoding="utf-8").replace("finetuning_type: lora", "finetuning_type: freeze"))
+    called = danlu("plan", file, expect=1)
+    assert "method: freeze" in called.err
+    assert "not built yet" in called.err
+    assert "Traceback" not in called.err
