@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-import signal
+import socket
 import struct
 import subprocess
 import sys
@@ -12,18 +12,20 @@ import time
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
+import yaml
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from danlu.errors import RecipeError
-from danlu.events import Eval, Event, Sample, Started, Step, Warned
-from danlu.i18n import t, use_language
+from danlu.events import Event, Sample, Started, Step, Warned
 from danlu.jobs import pipeline, preparing
 from danlu.jobs.messages import Happened, Note
 from danlu.jobs.runs import RunFolder
 from danlu.jobs.trackers import tracking
 from danlu.jobs.trackers.figures import figures_of, flat
 from danlu.jobs.trackers.run_settings import settings_of
+from danlu.recipe import Recipe, dump_recipe
 from danlu.settings import Home
 from tests.jobs.homes import recipe, write_material
 
@@ -107,6 +109,13 @@ def texts(files: EventAccumulator, tag: str) -> list[tuple[int, str]]:
     return [(item.step, item.tensor_proto.string_val[0].decode()) for item in files.Tensors(name)]
 
 
+def interrupt_after_checkpoint(prepared) -> str:
+    """Train to step 5 and take the checkpoint of that step away: resumed, the run does step 5 again."""
+    report = pipeline.train(prepared, stop_after(prepared.run, 5), never)
+    (prepared.run.path / "checkpoints" / "step-000005").rename(prepared.run.path / "gone")
+    return report.status
+
+
 def stop_after(run: RunFolder, step: int):
     """Return a receiver of messages that asks the run to stop after a step."""
 
@@ -141,9 +150,7 @@ def test_tensorboard_files_say_what_the_log_says(home, material):
 
 def test_a_resumed_run_continues_the_same_tensorboard_folder_and_shows_no_step_twice(home, material):
     prepared = prepared_run(home, material, "eval.every=2")
-    pipeline.train(prepared, stop_after(prepared.run, 5), never)
-    # As after a power cut in step 5: the newest checkpoint that is whole is that of step 4.
-    (prepared.run.path / "checkpoints" / "step-000005").rename(prepared.run.path / "gone")
+    interrupt_after_checkpoint(prepared)
     pipeline.train(preparing.reopen(home, prepared.run.name, quiet), quiet, never, resume=True)
     starts = [item.event.from_step for item in prepared.run.events() if isinstance(item.event, Started)]
     assert starts == [0, 4]
@@ -170,7 +177,7 @@ def test_a_tensorboard_folder_that_cannot_be_written_is_one_warning_and_the_run_
     (prepared.run.path / "tensorboard").write_text("in the way", encoding="utf-8")
     assert pipeline.train(prepared, quiet, never).status == "finished"
     [warning] = warnings(prepared.run)
-    assert "tensorboard no longer follows this run: " in warning.message
+    assert "tensorboard no longer follows this run, which is not affected (" in warning.message
     assert len([event for event in last_events(prepared.run) if isinstance(event, Step)]) == 6
 
 
@@ -203,7 +210,7 @@ def level_db(path: Path, head: bytes) -> Iterator[bytes]:
 
 
 def wandb_records(folder: Path):
-    from wandb.proto.wandb_internal_pb2 import Record  # noqa: PLC0415
+    from wandb.proto.wandb_internal_pb2 import Record
 
     for path in sorted(folder.glob("wandb/offline-run-*/run-*.wandb")):
         for content in level_db(path, b":W&B"):
@@ -249,8 +256,7 @@ def test_wandb_gets_the_figures_offline_and_none_of_the_texts(home, material):
 def test_a_resumed_run_goes_on_in_the_same_wandb_run_and_tells_no_step_twice(home, material):
     pytest.importorskip("wandb")
     prepared = prepared_run(home, material, "report_to=[wandb]", "eval.every=2")
-    pipeline.train(prepared, stop_after(prepared.run, 5), never)
-    (prepared.run.path / "checkpoints" / "step-000005").rename(prepared.run.path / "gone")
+    interrupt_after_checkpoint(prepared)
     pipeline.train(preparing.reopen(home, prepared.run.name, quiet), quiet, never, resume=True)
     assert wandb_history(prepared.run.path) == figures(first_events(prepared.run))
     ids = {path.stem for path in prepared.run.path.glob("wandb/offline-run-*/run-*.wandb")}
@@ -258,25 +264,178 @@ def test_a_resumed_run_goes_on_in_the_same_wandb_run_and_tells_no_step_twice(hom
     assert len(ids) == 1
 
 
-def test_swanlab_gets_the_figures_locally_and_a_resumed_run_tells_no_step_twice(home, material):
+def swanlab_history(folder: Path) -> dict[str, list[tuple[int, float]]]:
+    from swanlab.proto.swanlab.record.v1.record_pb2 import Record
+
+    shown: dict[str, list[tuple[int, float]]] = {}
+    for path in sorted(folder.glob("run-*/run-*.swanlab")):
+        for content in level_db(path, b":SWL"):
+            record = Record.FromString(content)
+            if record.HasField("scalar"):
+                shown.setdefault(record.scalar.key, []).append((record.scalar.step, record.scalar.value.number))
+    return shown
+
+
+def test_swanlab_gets_the_figures_offline_and_a_resumed_run_tells_no_step_twice(home, material):
     pytest.importorskip("swanlab")
     prepared = prepared_run(home, material, "report_to=swanlab", "eval.every=2")
     messages: list = []
-    pipeline.train(prepared, stop_after(prepared.run, 5), never)
-    (prepared.run.path / "checkpoints" / "step-000005").rename(prepared.run.path / "gone")
+    interrupt_after_checkpoint(prepared)
     pipeline.train(preparing.reopen(home, prepared.run.name, quiet), messages.append, never, resume=True)
     assert warnings(prepared.run) == []
+    assert swanlab_history(prepared.run.path / "swanlab") == figures(first_events(prepared.run))
     folders = sorted((prepared.run.path / "swanlab").glob("run-*"))
-    assert len(folders) == 2
     assert str(folders[1]) in told_where(messages)
-    assert len({folder.name.rpartition("-")[2] for folder in folders}) == 1
-    stored = b"".join(path.read_bytes() for path in folders[0].parent.rglob("*") if path.is_file())
+    assert len({folder.name.rpartition("-")[2] for folder in folders}) == 1, "one id for both parts"
+    stored = b"".join(path.read_bytes() for folder in folders for path in folder.rglob("*.swanlab"))
     for text in (SECRET, prepared.probes[0].question):
         assert text.encode() not in stored
 
 
+TRAIN = """
+import sys, time
+from pathlib import Path
+from danlu.events import Step
+from danlu.jobs import pipeline, preparing
+from danlu.jobs.messages import Happened
+from danlu.settings import Home
+
+def tell(message):
+    if isinstance(message, Happened) and isinstance(message.event, Step) and message.event.step == 5:
+        print("step 5", flush=True)
+        time.sleep(600)
+
+pipeline.train(preparing.reopen(Home(Path(sys.argv[1])), sys.argv[2], lambda _: None), tell, lambda: False)
+"""
+
+
+@pytest.mark.slow
+def test_after_a_killed_training_process_the_tracker_has_everything_and_the_resumed_run_only_adds(
+    home, material, tmp_path, monkeypatch
+):
+    pytest.importorskip("swanlab")
+    monkeypatch.setenv("SWANLAB_LOG_DIR", str(tmp_path / "elsewhere"))
+    prepared = prepared_run(home, material, "report_to=swanlab", "eval.every=2")
+    command = [sys.executable, "-c", TRAIN, str(home.root), prepared.run.name]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as trainer:
+        assert trainer.stdout is not None
+        assert "step 5" in trainer.stdout.readline()
+        trainer.kill()
+    assert prepared.run.status() == "interrupted"
+    # The follower goes on by itself; the resumed run's own waits for it.
+    pipeline.train(preparing.reopen(home, prepared.run.name, quiet), quiet, never, resume=True)
+    assert [item.event.from_step for item in prepared.run.events() if isinstance(item.event, Started)] == [0, 4]
+    assert warnings(prepared.run) == []
+    assert swanlab_history(tmp_path / "elsewhere") == figures(first_events(prepared.run))
+    assert not (prepared.run.path / "swanlab").exists()
+
+
+def test_a_tracker_that_failed_is_one_warning_and_a_resumed_run_tells_it_what_it_missed(home, material):
+    pytest.importorskip("swanlab")
+    prepared = prepared_run(home, material, "report_to=swanlab", "eval.every=2")
+    (prepared.run.path / "swanlab").write_text("in the way", encoding="utf-8")
+    assert interrupt_after_checkpoint(prepared) == "stopped"
+    [warning] = warnings(prepared.run)
+    assert warning.message.startswith("swanlab no longer follows this run, which is not affected (ValidationError: ")
+    assert "exists but is not a directory" in warning.message
+    (prepared.run.path / "swanlab").unlink()
+    pipeline.train(preparing.reopen(home, prepared.run.name, quiet), quiet, never, resume=True)
+    assert len(warnings(prepared.run)) == 1
+    assert swanlab_history(prepared.run.path / "swanlab") == figures(first_events(prepared.run))
+
+
+def test_a_tracker_that_is_killed_is_one_warning_and_the_run_goes_on(home, material):
+    pytest.importorskip("swanlab")
+    prepared = prepared_run(home, material, "report_to=swanlab")
+
+    def kill_at_two(message) -> None:
+        if isinstance(message, Happened) and isinstance(message.event, Step) and message.event.step == 2:
+            [follower] = psutil.Process().children()
+            follower.kill()
+            while follower.status() != psutil.STATUS_ZOMBIE:
+                time.sleep(0.01)
+
+    assert pipeline.train(prepared, kill_at_two, never).status == "finished"
+    [warning] = warnings(prepared.run)
+    assert warning.message.startswith("swanlab no longer follows this run, which is not affected (")
+    assert "SIGKILL" in warning.message
+    order = [logged.event.type for logged in prepared.run.events()]
+    assert order.index("warning") < order.index("finished")
+    assert prepared.run.status() == "finished"
+
+
+def test_a_tracker_that_is_still_sending_is_not_waited_for_without_end(home, material, monkeypatch):
+    pytest.importorskip("swanlab")
+    monkeypatch.setattr(tracking, "_LAST_SECONDS", 0.0)
+    prepared = prepared_run(home, material, "report_to=swanlab")
+    pipeline.train(prepared, quiet, never)
+    [warning] = warnings(prepared.run)
+    assert "still sending" in warning.message
+    assert prepared.run.status() == "finished"
+    assert psutil.Process().children() == []
+
+
+def test_a_server_that_does_not_answer_is_one_warning(home, material, monkeypatch):
+    pytest.importorskip("mlflow")
+    with socket.socket() as taken:  # bound, not listening: refuses every connection
+        taken.bind(("127.0.0.1", 0))
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken.getsockname()[1]}")
+        monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+        prepared = prepared_run(home, material, "report_to=mlflow")
+        assert pipeline.train(prepared, quiet, never).status == "finished"
+    [warning] = warnings(prepared.run)
+    assert warning.message.startswith("mlflow no longer follows this run, which is not affected (MlflowException: ")
+    assert not (home.root / "mlflow").exists()
+
+
+def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(home, material, monkeypatch):
+    monkeypatch.setitem(sys.modules, "wandb", None)  # as Python marks a package that cannot be imported
+    with pytest.raises(RecipeError) as caught:
+        preparing.prepare(home, recipe(*material, "report_to=wandb"), quiet)
+    assert caught.value.message("en") == (
+        'report_to: wandb is not installed. Install it with: pip install "danlu[trackers]" (or wandb alone), '
+        "or leave it out of report_to."
+    )
+    assert 'pip install "danlu[trackers]"' in caught.value.message("zh")
+    assert list(home.runs.iterdir()) == []
+    tracking.require_trackers(recipe(*material, "report_to=tensorboard"))
+
+
+def test_swanlab_without_its_dashboard_is_refused_in_local_mode(home, material, monkeypatch):
+    pytest.importorskip("swanlab")
+    monkeypatch.setitem(sys.modules, "swanboard", None)
+    monkeypatch.setenv("SWANLAB_MODE", "local")
+    with pytest.raises(RecipeError, match="SWANLAB_MODE=offline"):
+        tracking.require_trackers(recipe(*material, "report_to=swanlab"))
+
+
+@pytest.mark.parametrize(
+    ("word", "names"),
+    [
+        ("report_to=none", ()),
+        ("report_to=[]", ()),
+        ("report_to=tensorboard", ()),
+        ("report_to=swanlab", ("swanlab",)),
+        ("report_to=[mlflow, tensorboard, wandb, mlflow]", ("mlflow", "wandb")),
+    ],
+)
+def test_one_name_or_a_list_is_understood(material, word, names):
+    wished = recipe(*material, word)
+    assert tracking.wanted(wished) == names
+    assert tracking.wanted(load_recipe_text(dump_recipe(wished))) == names
+
+
+def test_an_unknown_tracker_is_refused_with_those_that_are_known(material):
+    with pytest.raises(RecipeError, match="none / tensorboard / wandb / swanlab / mlflow"):
+        recipe(*material, "report_to=[comet]")
+
+
+def load_recipe_text(text: str) -> Recipe:
+    return Recipe.model_validate(yaml.safe_load(text))
+
+
 def mlflow_client(uri: str):
-    from mlflow.tracking import MlflowClient  # noqa: PLC0415
+    from mlflow.tracking import MlflowClient
 
     return MlflowClient(tracking_uri=uri)
 
@@ -286,8 +445,7 @@ def test_mlflow_gets_the_figures_in_a_store_of_the_home_and_a_resumed_run_tells_
     pytest.importorskip("mlflow")
     prepared = prepared_run(home, material, "report_to=mlflow", "eval.every=2")
     messages: list = []
-    pipeline.train(prepared, stop_after(prepared.run, 5), never)
-    (prepared.run.path / "checkpoints" / "step-000005").rename(prepared.run.path / "gone")
+    interrupt_after_checkpoint(prepared)
     uri = f"sqlite:///{(home.root / 'mlflow' / 'mlflow.db').as_posix()}"
     client = mlflow_client(uri)
     [run] = client.search_runs([client.get_experiment_by_name("danlu").experiment_id])

@@ -5,7 +5,6 @@ Only figures and settings are sent: terminal, code, git, packages and machine ar
 
 from __future__ import annotations
 
-import importlib.util
 import os
 import uuid
 from collections.abc import Mapping
@@ -25,9 +24,6 @@ def open_tracker(order: FollowOrder, known: str | None) -> SwanLabRun:
     configured = swanlab.Settings()
     given = configured.model_fields_set
     offline = "mode" not in given and configured.api_key is None
-    if configured.mode == "local" and importlib.util.find_spec("swanboard") is None:
-        # SwanLab itself would go on without its dashboard and say so only in a log.
-        raise ModuleNotFoundError('SWANLAB_MODE=local needs the dashboard: pip install "swanlab[dashboard]".')
     elsewhere = "log_dir" in given or "SWANLAB_LOGDIR" in os.environ
     run = swanlab.init(
         project=configured.project.name or _PROJECT,

@@ -6,6 +6,7 @@ A tracker that fails never ends the run and never holds it up: it is left out fr
 from __future__ import annotations
 
 import importlib.util
+import os
 import queue
 import subprocess
 import threading
@@ -50,6 +51,13 @@ def require_trackers(recipe: Recipe) -> None:
         # A folder of that name in the working directory (wandb makes one) is found too, but has no file to load.
         if found is None or found.origin is None:
             raise RecipeError("jobs.tracker_missing", "report_to", tracker=name, package=_PACKAGES[name])
+        if (
+            name == "swanlab"
+            and os.environ.get("SWANLAB_MODE") == "local"
+            and not importlib.util.find_spec("swanboard")
+        ):
+            # SwanLab itself would go on without it, and nothing could show the run.
+            raise RecipeError("jobs.swanlab_dashboard_missing", "report_to")
 
 
 @contextmanager
@@ -168,7 +176,8 @@ class _Follower:
         reason = self._heard()
         if reason is None and not ended:
             return None
-        return self._ending(reason)
+        self._child.kill()  # and what it started
+        return reason or self._child.ending()
 
     def let_go(self) -> None:
         if self._failed_to_start is None and self._child.popen.stdin is not None:
@@ -181,7 +190,8 @@ class _Follower:
             self._child.kill()
             return t("jobs.tracker_too_slow", seconds=round(_LAST_SECONDS))
         self._listener.join()
-        return self._ending(self._heard())
+        self._child.kill()
+        return self._heard() or (self._child.ending() if self._child.popen.returncode else None)
 
     def _start(self, order: FollowOrder) -> None:
         self._child = ChildProcess(python_child("danlu.jobs.trackers.follower"), log=self.log, stdout=subprocess.PIPE)
@@ -206,8 +216,3 @@ class _Follower:
                 case Refused(reason=reason):
                     return reason
         return None
-
-    def _ending(self, reason: str | None) -> str | None:
-        """End the process and what it started, if it has not; return why it has failed, if it has."""
-        self._child.kill()
-        return reason or (self._child.ending() if self._child.popen.returncode else None)
