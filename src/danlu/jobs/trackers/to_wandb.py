@@ -10,6 +10,7 @@ import os
 import uuid
 from collections.abc import Mapping
 from datetime import datetime
+from pathlib import Path
 from typing import Any, Final
 
 os.environ.setdefault("WANDB_ERROR_REPORTING", "false")
@@ -56,7 +57,7 @@ class WandbRun:
     def __init__(self, run: Any) -> None:
         self._run = run
         self.id: str = run.id
-        self.where: str = str(run.dir) if run.offline or run.disabled else run.url
+        self.where: str = str(Path(run.dir).parent) if run.offline or run.disabled else run.url
 
     def log(self, step: int, figures: Mapping[str, float], when: datetime) -> None:
         """Tell the figures of a step; wandb notes the time itself."""
