@@ -93,9 +93,11 @@ def test_a_mistake_in_the_file_is_one_line(danlu, file, line, says):
     assert says in called.line
 
 
-def test_a_method_that_is_not_built_ends_with_one_line_after_the_account(danlu, file):
-    file.write_text(file.read_text(encoding="utf-8").replace("finetuning_type: lora", "finetuning_type: freeze"))
+def test_what_cannot_be_combined_ends_with_one_line_after_the_account(danlu, file):
+    file.write_text(
+        file.read_text(encoding="utf-8").replace("finetuning_type: lora", "finetuning_type: full\nbf16: true")
+    )
     called = danlu("plan", file, expect=1)
-    assert "method: freeze" in called.err
-    assert "not built yet" in called.err
+    assert "method: full" in called.err
+    assert "bfloat16" in called.err
     assert "Traceback" not in called.err
