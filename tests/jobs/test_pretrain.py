@@ -113,6 +113,24 @@ def test_a_short_text_is_proved_on_itself(home, model, tmp_path):
     assert "Perplexity on the text learned" in (prepared.run.path / "report.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize("method", ["full", "freeze"])
+def test_texts_are_learned_by_the_other_methods_too(home, model, tmp_path, method):
+    path = write_texts(tmp_path / "corpus.jsonl", 4)
+    rate = "train.learning_rate=1e-3"
+    prepared = preparing.prepare(home, recipe(model, path, f"method={method}", rate), quiet, predict_cost=False)
+    pipeline.train(prepared, quiet, never)
+    proof = pipeline.prove_run(preparing.reopen(home, prepared.run.name, quiet), quiet)
+    assert proof.heldout.loss_after < proof.heldout.loss_before
+    assert any(item.before != item.after for item in proof.continuations)
+
+
+def test_no_more_documents_are_read_than_wanted(home, model, tmp_path):
+    path = write_texts(tmp_path / "corpus.jsonl", 8)
+    prepared = preparing.prepare(home, recipe(model, path, "data.max_samples=3"), quiet, predict_cost=False)
+    assert prepared.plan.data.rows == 3
+    assert preparing.reopen(home, prepared.run.name, quiet).examples == prepared.examples
+
+
 def test_a_stopped_run_goes_on_to_the_same_bits(home, model, notes):
     def weights(run):
         return load_file(run.adapter / "adapter_model.safetensors")

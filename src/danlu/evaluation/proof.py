@@ -123,6 +123,7 @@ def _continuations(model: TrainedModel, before: Before, texts: TextProof) -> tup
     beginnings = [opening.ids for opening in texts.openings]
     after = continue_all(model, texts.document_format, beginnings, _CONTINUED_TOKENS, cut_mark=" …")
     with before() as base:
+        base.eval()
         earlier = continue_all(base, texts.document_format, beginnings, _CONTINUED_TOKENS, cut_mark=" …")
     return tuple(
         Continuation(opening=opening.text, before=old, after=new)

@@ -150,7 +150,7 @@ def decide_text_length(recipe: Recipe, base: ModelFolder, machine: Machine) -> i
     """
     wished, limit = recipe.train.max_length, base.architecture.max_context
     if wished == "auto":
-        return int(text_rules.max_length(base, machine).value or 0)
+        return int(text_rules.max_length(base, machine, recipe.method).value or 0)
     if wished > limit:
         raise RecipeError("planning.longer_than_model", "train.max_length", value=wished, limit=limit)
     return wished
@@ -226,7 +226,7 @@ def make_plan(
     kind = decider.decide("train.lr_scheduler_type", wish.lr_scheduler_type, rules.scheduler())
     warmup = decider.decide("train.warmup_ratio", wish.warmup_ratio, rules.warmup_ratio())
     dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine, recipe.method))
-    limit = text_rules.max_length(base, machine) if texts else rules.max_length(base.architecture, data)
+    limit = text_rules.max_length(base, machine, recipe.method) if texts else rules.max_length(base.architecture, data)
     longest = decider.decide("train.max_length", wish.max_length, limit)
     lora, freeze = LoraSettings(), FreezeSettings()
     if recipe.method in ADAPTER_METHODS:

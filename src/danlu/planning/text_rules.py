@@ -28,13 +28,13 @@ _STEPS_OF_A_PASS: Final = 20
 _PASSES: Final = ((20_000, 8), (1_000_000, 4), (10_000_000, 2))
 
 
-def max_length(base: ModelFolder, machine: Machine) -> Choice:
+def max_length(base: ModelFolder, machine: Machine, method: Method = "lora") -> Choice:
     """1024 tokens, or what fits into memory at once: texts may be cut anywhere, conversations may not.
 
     1024 because that is what is computed at once at best (``rules.token_budget``): longer pieces cost memory, and
     attention that grows with the square, for a context that chat questions rarely have.
     """
-    fits = rules.fitting_tokens(machine, base) // _SHORTEST * _SHORTEST
+    fits = rules.fitting_tokens(machine, base, method) // _SHORTEST * _SHORTEST
     length = min(_LENGTH, base.architecture.max_context, max(fits, _SHORTEST))
     return Choice(length, "planning.text_length")
 
