@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
-from danlu.recipe import load_recipe
+from danlu.cli.render import print_reading
+from danlu.recipe import load_recipe, read_recipe
 
 
 @pytest.fixture
@@ -58,6 +61,16 @@ def test_the_account_is_in_the_readers_language(danlu, file, monkeypatch):
     monkeypatch.setenv("DANLU_LANG", "zh")
     told = danlu("plan", file, "--json").json["translated"]
     assert {item["because"] for item in told if item["key"] == "report_to"} == {"没有要求丹炉本来做法之外的东西。"}
+
+
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_narrow_terminal_cuts_nothing_off(file, monkeypatch, lang):
+    monkeypatch.setenv("DANLU_LANG", lang)
+    shown = io.StringIO()
+    print_reading(Console(file=shown, width=72), read_recipe(file), file.name)
+    assert "…" not in shown.getvalue()
+    # The last words of the longest reason, in a line of their own.
+    assert {"en": "engine.", "zh": "板。"}[lang] in shown.getvalue()
 
 
 def test_a_run_keeps_the_translated_recipe(danlu, file, home):
