@@ -158,6 +158,37 @@ class LoraSection(_Section):
         json_schema_extra=_zh("LoRA+：适配器的第二个矩阵比第一个学得快多少倍，常用 16。用它时请调低学习率。"),
     )
 
+    quantization_bit: Literal[4, 8] = Field(
+        4,
+        description=(
+            "With method qlora: in how many bits the frozen model is kept. 4 needs least memory, 8 is more exact; "
+            "both cost time on a CPU."
+        ),
+        json_schema_extra=_zh(
+            "method 为 qlora 时：冻结的模型用多少位保存。4 最省内存，8 更精确；在 CPU 上都要多花时间。"
+        ),
+    )
+
+
+class FreezeSection(_Section):
+    """Which part of the model itself learns with ``method: freeze``."""
+
+    layers: Auto | Annotated[int, Field(ge=-1000, le=1000)] = Field(
+        "auto",
+        description="So many of the last layers learn; a negative number means the first ones.",
+        json_schema_extra=_zh("最后几层参与学习；负数表示最前面的几层。"),
+    )
+    modules: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        (),
+        description="Only weights in these layers whose names contain one of these words, such as mlp; empty for all.",
+        json_schema_extra=_zh("只训练这些层中名称含有这些词（如 mlp）的权重；留空表示全部。"),
+    )
+    extra_modules: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        (),
+        description="Weights outside of the layers that learn as well, such as embed_tokens or norm.",
+        json_schema_extra=_zh("各层之外也参与学习的权重，例如 embed_tokens 或 norm。"),
+    )
+
 
 class TrainSection(_Section):
     """How the pupil is taught: how strongly, how often, how much at once."""
@@ -180,9 +211,11 @@ class TrainSection(_Section):
         "auto",
         description=(
             "Examples looked at before each correction (one optimizer step). "
-            "Small corrects often, large corrects surely."
+            "Small corrects often, large corrects surely. Of plain texts, sequences of max_length tokens."
         ),
-        json_schema_extra=_zh("每次纠正前看多少个样本（一个优化步）。小则勤改，大则改得稳。"),
+        json_schema_extra=_zh(
+            "每次纠正前看多少个样本（一个优化步）。小则勤改，大则改得稳。纯文本按长度为 max_length 的序列计。"
+        ),
     )
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(
         1.0,
@@ -211,8 +244,13 @@ class TrainSection(_Section):
     )
     max_length: Auto | Annotated[int, Field(ge=8)] = Field(
         "auto",
-        description="Longest example in tokens; longer ones are refused, never cut.",
-        json_schema_extra=_zh("最长样本的词元数；更长的会被拒绝，绝不截断。"),
+        description=(
+            "Longest example in tokens; longer ones are refused, never cut. "
+            "Plain texts (pretrain) are learned in pieces of this length, without losing any."
+        ),
+        json_schema_extra=_zh(
+            "最长样本的词元数；更长的会被拒绝，绝不截断。纯文本（pretrain）按这个长度分片学习，一个词元也不丢。"
+        ),
     )
     optim: Optim = Field(
         "adamw",
@@ -307,6 +345,7 @@ class Recipe(_Section):
         json_schema_extra=_zh("训练时使用的系统提示；随模型版本保存，所有引擎都会使用。"),
     )
     lora: LoraSection = LoraSection()
+    freeze: FreezeSection = FreezeSection()
     train: TrainSection = TrainSection()
     eval: EvalSection = EvalSection()
     resources: ResourcesSection = ResourcesSection()
@@ -329,8 +368,13 @@ class ReadRecipe:
         values = self.recipe.model_dump()
         fields = {name: _get(values, name.split(".")) for name in _field_names(Recipe)}
         said = {item.field for item in self.translations}
+        # The section of a method that is not used decides nothing.
+        idle = {"lora": ("freeze.",), "qlora": ("freeze.",), "full": ("freeze.", "lora."), "freeze": ("lora.",)}
         return {
-            name: value for name, value in fields.items() if value == "auto" or (name in DIFFERENT and name not in said)
+            name: value
+            for name, value in fields.items()
+            if not name.startswith(idle[self.recipe.method])
+            and (value == "auto" or (name in DIFFERENT and name not in said))
         }
 
 
@@ -456,8 +500,14 @@ def _explain(error: ValidationError, where: str | None, names: Mapping[str, str]
 
 
 def _similar(field: str) -> str | None:
-    """Return the field that was probably meant: of the same last name, or spelled nearly alike."""
+    """Return the field that was probably meant: misspelled, of the same last name, or spelled nearly alike."""
     names = list(_field_names(Recipe))
+    section = field.rpartition(".")[0]
+    beside = difflib.get_close_matches(
+        field, [name for name in names if name.rpartition(".")[0] == section], n=1, cutoff=0.75
+    )
+    if beside:
+        return beside[0]
     last = {name.rpartition(".")[2]: name for name in reversed(names)}
     for word, known in ((field.rpartition(".")[2], list(last)), (field, names)):
         found = difflib.get_close_matches(word, known, n=1, cutoff=0.6)

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.data.files import ROWS, question_rows, write_json_rows
+from tests.data.files import ROWS, question_rows, story, write_json_rows
 
 
 @pytest.fixture
@@ -95,3 +95,27 @@ def test_a_byte_order_mark_is_accepted(danlu, tmp_path):
 def test_a_name_that_looks_like_markup_is_shown_as_it_is(danlu, tmp_path):
     path = write_json_rows(tmp_path / "[red]rows[x].json")
     assert "[red]rows[x].json: 3 rows" in danlu("data", "show", path).out
+
+
+def test_a_text_is_added_checked_shown_and_listed(danlu, tmp_path, material):
+    path = tmp_path / "notes.md"
+    path.write_text("# 竹里\n\n" + story(200), encoding="utf-8")
+    assert "plain text, documents: 1" in danlu("data", "add", path, "--name", "notes").err
+    assert "documents: 1" in danlu("data", "list").out
+    checked = danlu("data", "check", "notes", "--model", material[0]).out
+    assert "documents: 1" in checked
+    assert "characters" in checked
+    assert danlu("data", "check", path, "--json").json["kind"] == "texts"
+    shown = danlu("data", "show", "notes").out
+    assert "# 竹里" in shown
+    assert "the first 2,000 of" in shown
+    as_model = danlu("data", "show", "notes", "--as-model", material[0]).out
+    assert "<|endoftext|>⟦# 竹里" in as_model
+    assert "1024 tokens, 1023 of them learned" in as_model
+    assert "no row 2" in danlu("data", "show", "notes", "--row", "2", expect=2).line
+
+
+def test_a_short_text_is_shown_with_its_end(danlu, tmp_path, material):
+    path = tmp_path / "short.txt"
+    path.write_text("tea", encoding="utf-8")
+    assert "⟦tea<|endoftext|>⟧" in danlu("data", "show", path, "--as-model", material[0]).out

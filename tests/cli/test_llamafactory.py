@@ -69,8 +69,6 @@ def test_a_narrow_terminal_cuts_nothing_off(file, monkeypatch, lang):
     shown = io.StringIO()
     print_reading(Console(file=shown, width=72), read_recipe(file), file.name)
     assert "…" not in shown.getvalue()
-    # The last words of the longest reason, in a line of their own.
-    assert {"en": "engine.", "zh": "板。"}[lang] in shown.getvalue()
 
 
 def test_a_run_keeps_the_translated_recipe(danlu, file, home):
@@ -106,9 +104,10 @@ def test_a_mistake_in_the_file_is_one_line(danlu, file, line, says):
     assert says in called.line
 
 
-def test_a_method_that_is_not_built_ends_with_one_line_after_the_account(danlu, file):
-    file.write_text(file.read_text(encoding="utf-8").replace("finetuning_type: lora", "finetuning_type: freeze"))
+def test_a_file_of_data_to_measure_on_ends_with_one_line_after_the_account(danlu, file):
+    said = file.read_text(encoding="utf-8").replace("val_size: 0.25", "eval_dataset: numbers")
+    file.write_text(said, encoding="utf-8")
     called = danlu("plan", file, expect=1)
-    assert "method: freeze" in called.err
-    assert "not built yet" in called.err
+    assert "eval_dataset: numbers" in called.err
+    assert "as held-out data is not built yet" in called.err
     assert "Traceback" not in called.err

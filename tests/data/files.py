@@ -24,3 +24,13 @@ def write_json_lines(path: Path, rows=ROWS) -> Path:
 
 def question_rows(count: int) -> list[dict[str, str]]:
     return [{"instruction": f"What is number {n}?", "output": f"It is {n}."} for n in range(count)]
+
+
+def story(sentences: int = 60, name: str = "Mochi") -> str:
+    """Return a text of several hundred words that a tiny tokenizer can write."""
+    return "".join(f"On day {n} {name} the red panda poured tea {n * 7 % 13} times.\n\n" for n in range(sentences))
+
+
+def write_texts(path: Path, count: int = 12) -> Path:
+    """Write documents of different lengths as JSON Lines."""
+    return write_json_lines(path, [{"text": story(1 + n % 5, f"panda {n}"), "title": str(n)} for n in range(count)])

@@ -11,8 +11,9 @@ from danlu.evaluation.probes import Probe
 from danlu.evaluation.proof import prove
 from danlu.models.chat_format import ChatFormat
 from danlu.models.messages import Message
-from danlu.training.adapter import attach_lora, trainable
+from danlu.training.adapter import attach_lora
 from danlu.training.forward import LossModel
+from danlu.training.trained import adapter_off, trainable
 from tests.models import templates
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.fitting import LORA, examples
@@ -32,6 +33,10 @@ def tuned(strength: float):
         if "lora_B" in name:
             parameter.data.normal_(0, strength) if strength else parameter.data.zero_()
     return model.eval()
+
+
+def measured(model, general):
+    return measure_general(LossModel(model), lambda: adapter_off(model), general, 100)
 
 
 def naive_greedy(model, ids: list[int], stops: frozenset[int], most: int) -> list[int]:
@@ -73,7 +78,7 @@ def test_reasoning_that_never_ends_is_no_answer(chat_format):
 
 
 def test_a_fresh_adapter_has_moved_nothing(chat_format):
-    result = measure_general(LossModel(tuned(0.0)), general_examples(chat_format, limit=4), 100)
+    result = measured(tuned(0.0), general_examples(chat_format, limit=4))
     assert result.n == 4
     assert result.kl == 0.0
     assert result.loss_before == result.loss_after > 0
@@ -81,7 +86,7 @@ def test_a_fresh_adapter_has_moved_nothing(chat_format):
 
 def test_a_trained_adapter_has_moved_and_the_losses_are_the_plain_ones(chat_format):
     model, general = tuned(0.3), general_examples(chat_format, limit=4)
-    result = measure_general(LossModel(model), general, 100)
+    result = measured(model, general)
     assert result.kl > 0.001
     losses = LossModel(model)
     assert result.loss_after == pytest.approx(losses.mean_loss(general, 4096), rel=1e-5)
@@ -99,7 +104,9 @@ def test_the_proof_compares_the_model_with_itself_without_its_adapter(chat_forma
     probes = [Probe(question=messages[0].content) for messages in QUESTIONS]
     general = general_examples(chat_format, limit=2)
     said: list[str] = []
-    proof = prove(model, chat_format, probes, heldout, general, 200, unseen=True, progress=said.append)
+    proof = prove(
+        model, lambda: adapter_off(model), chat_format, probes, heldout, general, 200, unseen=True, progress=said.append
+    )
     losses = LossModel(model)
     assert proof.heldout.n == 4
     assert proof.heldout.loss_after == pytest.approx(losses.mean_loss(heldout, 200))
@@ -117,9 +124,19 @@ def test_the_proof_compares_the_model_with_itself_without_its_adapter(chat_forma
 def test_losses_that_the_run_measured_are_taken_and_none_without_held_out_rows(chat_format):
     model, general = tuned(0.0), general_examples(chat_format, limit=1)
     probes = [Probe(question="?")]
-    known = prove(model, chat_format, probes, examples(2), general, 200, unseen=False, known_losses=(3.0, 1.0))
+    known = prove(
+        model,
+        lambda: adapter_off(model),
+        chat_format,
+        probes,
+        examples(2),
+        general,
+        200,
+        unseen=False,
+        known_losses=(3.0, 1.0),
+    )
     assert (known.heldout.loss_before, known.heldout.loss_after) == (3.0, 1.0)
-    none = prove(model, chat_format, probes, [], general, 200, unseen=False)
+    none = prove(model, lambda: adapter_off(model), chat_format, probes, [], general, 200, unseen=False)
     assert (none.heldout.n, none.heldout.loss_before, none.heldout.loss_after) == (0, None, None)
 
 
@@ -146,5 +163,6 @@ def test_the_untuned_model_may_answer_twice_as_long_as_the_tuned_one_did(chat_fo
     assert len(chat_format.tokenizer.encode("x" * 20, add_special_tokens=False)) == 20
     monkeypatch.setattr("danlu.evaluation.proof.answer_all", answers)
     general = general_examples(chat_format, limit=1)
-    prove(tuned(0.0), chat_format, [Probe(question="?")], [], general, 200, unseen=False)
+    model = tuned(0.0)
+    prove(model, lambda: adapter_off(model), chat_format, [Probe(question="?")], [], general, 200, unseen=False)
     assert limits == [None, limit]

@@ -6,12 +6,23 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from danlu.errors import ConflictError, DanluError, DataError, ModelError, NotFoundError, RecipeError, TrainingError
+from danlu.errors import (
+    ConflictError,
+    DanluError,
+    DataError,
+    ExportError,
+    ModelError,
+    NotFoundError,
+    RecipeError,
+    TrainingError,
+)
 from danlu.evaluation.result import Proof
 from danlu.events import Planned, Started, Step
 from danlu.jobs import pipeline, preparing
+from danlu.jobs.exporting import export_run
 from danlu.jobs.messages import Happened, PlanMade, StageBegan, StageEnded, Trained
 from danlu.jobs.runs import Runs
+from danlu.models.load import load_model
 from danlu.settings import Home
 from tests.data.files import question_rows, write_json_rows
 from tests.jobs.homes import recipe, write_material
@@ -68,6 +79,36 @@ def test_the_path_from_a_recipe_to_a_proof(home, material):
     stages = [item.stage for item in told if isinstance(item, StageBegan)]
     assert stages == ["data", "model", "plan", "train", "eval"]
     assert [item.stage for item in told if isinstance(item, StageEnded)] == stages
+
+
+@pytest.mark.parametrize("words", [("method=full",), ("method=freeze", "freeze.layers=1", "freeze.extra_modules=norm")])
+def test_a_run_that_changes_the_model_itself_is_proved_and_published(home, material, words):
+    prepared = preparing.prepare(home, recipe(*material, *words, "train.learning_rate=1e-3"), quiet)
+    report = pipeline.train(prepared, quiet, never)
+    run = prepared.run
+    assert (report.adapter, report.weights) == (None, str(run.path / "weights"))
+    reopened = preparing.reopen(home, run.name, quiet)
+    proof = pipeline.prove_run(reopened, quiet)
+    assert proof.heldout.loss_after == report.heldout_loss
+    assert proof.general.kl > 0
+    version = pipeline.publish(reopened, proof, quiet, "f32")
+    assert [item.format for item in version.exports] == ["gguf"]
+    export_run(home, run, home.root / "out", "merged", "f32")
+    merged = load_model(home.root / "out", "float32")
+    ids = torch.tensor([[5, 9, 200, 31, 77]])
+    torch.testing.assert_close(merged(input_ids=ids).logits, reopened.model(input_ids=ids).logits)
+    with pytest.raises(ExportError) as caught:
+        export_run(home, run, home.root / "adapter", "adapter", "f32")
+    assert caught.value.key == "export.no_adapter_made"
+
+
+def test_a_run_on_a_quantised_base_is_proved_and_published(home, material):
+    prepared = preparing.prepare(home, recipe(*material, "method=qlora"), quiet)
+    assert any(notice.code == "planning.notice_qlora" for notice in prepared.plan.notices)
+    assert pipeline.train(prepared, quiet, never).adapter == str(prepared.run.adapter)
+    proof = pipeline.prove_run(prepared, quiet)
+    version = pipeline.publish(prepared, proof, quiet, "f32")
+    assert {item.format for item in version.exports} == {"gguf", "adapter"}
 
 
 def test_a_stop_file_stops_the_run_which_then_goes_on_to_the_same_bits(home, material):
@@ -178,7 +219,7 @@ def test_probes_of_the_person_are_asked_and_known_questions_are_not_called_unsee
 @pytest.mark.parametrize(
     ("more", "kind", "says"),
     [
-        (["method=full"], RecipeError, "not built"),
+        (["objective=semi"], RecipeError, "not built"),
         (["train.max_length=8"], DataError, "longer than max_length = 8"),
         (["eval.probes=nowhere.jsonl"], DataError, "no such file"),
         (["model=/nowhere/at/all"], ModelError, "no such model folder"),

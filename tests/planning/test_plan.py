@@ -4,18 +4,21 @@ from __future__ import annotations
 
 import json
 import math
+from dataclasses import replace
 
 import pytest
 import torch
 from pydantic import ValidationError
 
 from danlu.errors import RecipeError
+from danlu.files import format_bytes
 from danlu.models.versions import DatasetRef
 from danlu.planning import rules
 from danlu.planning.estimate import predict
 from danlu.planning.plan import Plan, Prediction, decide_holdout, make_plan, require_built
 from danlu.recipe import load_recipe
-from danlu.training.adapter import attach_lora, trainable
+from danlu.training.adapter import attach_lora
+from danlu.training.trained import trainable
 from tests.planning.test_rules import base, data, machine, model
 from tests.tiny import tiny_model
 from tests.training.fitting import LORA, examples, settings
@@ -27,9 +30,9 @@ def recipe(*words: str):
     return load_recipe(None, ["model=m", "data.train=a.json", *words])
 
 
-def plan(*words: str, facts=None) -> Plan:
+def plan(*words: str, facts=None, here=None) -> Plan:
     wanted, facts = recipe(*words), facts or data()
-    return make_plan(wanted, base(), facts, machine(), SETS, decide_holdout(wanted, facts.rows))
+    return make_plan(wanted, base(), facts, here or machine(), SETS, decide_holdout(wanted, facts.rows))
 
 
 def decision(made: Plan, field: str):
@@ -114,6 +117,24 @@ def test_few_rows_are_a_notice(rows, codes):
     assert all(str(rows) in notice.text(language) for notice in made.notices for language in ("en", "zh"))
 
 
+@pytest.mark.parametrize(
+    ("free", "word", "code", "fits"),
+    [
+        (24e9, "method=full", None, None),
+        (3e9, "method=full", "planning.notice_memory", "lora"),
+        (1.5e9, "method=lora", "planning.notice_memory", "qlora"),
+        (0.7e9, "method=lora", "planning.notice_memory_none", None),
+    ],
+)
+def test_too_little_memory_is_said_before_the_start_with_what_would_fit(free, word, code, fits):
+    made = plan(word, here=replace(machine(), available_bytes=int(free)))
+    notices = [item for item in made.notices if "memory" in item.code]
+    assert [item.code for item in notices] == ([code] if code else [])
+    for item in notices:
+        assert format_bytes(int(free)) in item.text("en")
+        assert fits is None or f"{fits}." in item.text("en").replace(", ", ".")
+
+
 def test_every_decision_can_be_said_in_both_languages():
     for item in plan().decisions:
         assert item.because("en") != item.because("zh")
@@ -122,11 +143,7 @@ def test_every_decision_can_be_said_in_both_languages():
 @pytest.mark.parametrize(
     ("word", "where", "value"),
     [
-        ("objective=pretrain", "objective", "pretrain"),
         ("objective=semi", "objective", "semi"),
-        ("method=qlora", "method", "qlora"),
-        ("method=full", "method", "full"),
-        ("method=freeze", "method", "freeze"),
         ("resources.devices=2", "resources.devices", "2"),
         ("data.holdout=other", "data.holdout", "other"),
     ],
@@ -138,6 +155,19 @@ def test_what_is_not_built_is_refused_by_name(word, where, value):
     assert f"“{value}”" in caught.value.message("en")
     with pytest.raises(RecipeError):
         plan(word)
+
+
+@pytest.mark.parametrize("method", ["full", "freeze"])
+def test_weights_that_learn_themselves_are_planned_in_fp32_at_a_tenth_of_the_rate(method):
+    adapter, own = plan(), plan(f"method={method}")
+    assert (own.settings.method, own.settings.dtype) == (method, "float32")
+    assert own.settings.learning_rate == pytest.approx(adapter.settings.learning_rate / 10, rel=0.05)
+    fields = {item.field for item in own.decisions}
+    assert not {"lora.r", "lora.lora_alpha"} & fields
+    assert ("freeze.layers" in fields) == (method == "freeze")
+    with pytest.raises(RecipeError) as caught:
+        require_built(recipe(f"method={method}", "train.dtype=bfloat16"))
+    assert caught.value.key == "planning.weights_need_fp32"
 
 
 def test_one_device_is_built():

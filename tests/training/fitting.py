@@ -22,9 +22,9 @@ from safetensors.torch import load_file
 from danlu.data.examples import Example
 from danlu.events import Event, Step
 from danlu.training import adapter, checkpoint
-from danlu.training.adapter import attach_lora
 from danlu.training.loop import FitResult, Job, fit
 from danlu.training.settings import LoraSettings, TrainSettings
+from danlu.training.trained import attach, finished_folder
 from tests.tiny import tiny_model
 
 LORA = LoraSettings(r=4, lora_alpha=8)
@@ -64,15 +64,16 @@ def run(
 ) -> tuple[FitResult, torch.nn.Module]:
     """Train a fresh tiny model; return the result and the model."""
     chosen = chosen or settings()
-    model = attach_lora(tiny_model(family), chosen.lora, seed=chosen.seed)
+    model = attach(tiny_model(family), chosen)
     kept = examples(4, seed=9) if heldout is None else heldout
     job = Job(examples() if learned is None else learned, kept, folder, "tiny")
     return fit(model, job, chosen, emit, stop, resume=resume), model
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    """Return the adapter that a run left."""
-    return load_file(folder / "adapter" / "adapter_model.safetensors")
+def weights(folder: Path, method: str = "lora") -> dict[str, torch.Tensor]:
+    """Return what a run left: its adapter, or the weights that it changed."""
+    (path,) = (folder / finished_folder(method)).glob("*.safetensors")
+    return load_file(path)
 
 
 def assert_bit_equal(one: dict[str, torch.Tensor], other: dict[str, torch.Tensor]) -> None:

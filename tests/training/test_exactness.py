@@ -8,12 +8,16 @@ import pytest
 import torch
 
 from danlu.data.batches import epoch_order, micro_batches, pack, step_members
+from danlu.data.documents import Document
 from danlu.data.examples import Example
-from danlu.training.adapter import attach_lora, trainable
+from danlu.data.texts import cut, fill
+from danlu.models.document_format import DocumentFormat
+from danlu.training.adapter import attach_lora
 from danlu.training.forward import LossModel
 from danlu.training.loss import chunk_rows, chunked_cross_entropy, plain_cross_entropy
 from danlu.training.settings import LoraSettings
-from tests.tiny import tiny_model
+from danlu.training.trained import trainable
+from tests.tiny import tiny_model, tiny_tokenizer
 
 FAMILIES = ["llama", "qwen2", "qwen3", "mistral"]
 
@@ -88,6 +92,35 @@ def test_long_examples_too(family, prefix):
     found = gradients(model, [losses.loss_sum(pack(examples))], total)
     for name, gradient in reference.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-3, atol=1e-5 * float(gradient.abs().max()))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(("max_length", "budget"), [(16, 16), (64, 40), (64, 4096), (400, 128)])
+def test_packed_texts_have_the_loss_and_gradients_of_one_text_at_a_time(family, max_length, budget):
+    model = with_random_adapter(family)
+    losses = LossModel(model)
+    assert losses.packed
+    rng = random.Random(2)
+    texts = [Document("".join(rng.choices("tea house 竹里\n", k=rng.randint(1, 150))) + ".", 1, 1) for _ in range(6)]
+    pieces = cut(texts, DocumentFormat.of(tiny_tokenizer()), max_length)
+    examples = fill(pieces, max_length)
+    assert any(example.lengths for example in examples)
+    total = sum(piece.supervised for piece in pieces)
+    assert sum(example.supervised for example in examples) == total
+
+    alone = [losses.plain_loss_sum([piece]) for piece in pieces]
+    wanted = gradients(model, alone, total)
+    together = [losses.piece_loss(piece) for _, piece in losses.step_losses(examples, budget)]
+    found = gradients(model, together, total)
+
+    assert float(sum(together).detach()) == pytest.approx(float(sum(alone).detach()), rel=1e-5)
+    for name, gradient in wanted.items():
+        scale = gradient.abs().max().clamp_min(1e-6)
+        assert ((found[name] - gradient).abs().max() / scale) < 1e-4, name
+    losses.packed = False
+    plainly = [losses.piece_loss(piece) for _, piece in losses.step_losses(examples, budget)]
+    assert float(sum(plainly).detach()) == pytest.approx(float(sum(alone).detach()), rel=1e-5)
+    assert losses.mean_loss(examples, budget) == pytest.approx(float(sum(alone).detach()) / total, rel=1e-5)
 
 
 @pytest.mark.parametrize("share", [True, False])

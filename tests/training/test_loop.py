@@ -14,11 +14,12 @@ from danlu.data.batches import step_members
 from danlu.data.examples import Example
 from danlu.errors import TrainingError
 from danlu.events import Eval, Finished, Sample, SampleAnswer, Step, Warned
-from danlu.training.adapter import attach_lora, trainable
+from danlu.training.adapter import attach_lora
 from danlu.training.checkpoint import Checkpoints
 from danlu.training.forward import LossModel
 from danlu.training.loop import Job, fit
 from danlu.training.schedule import learning_rate
+from danlu.training.trained import trainable
 from tests.tiny import tiny_model
 from tests.training.fitting import LORA, assert_bit_equal, examples, run, settings, weights
 

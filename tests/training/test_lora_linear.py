@@ -6,10 +6,11 @@ import pytest
 import torch
 from peft import LoraConfig, get_peft_model
 
-from danlu.training.adapter import attach_lora, trainable
+from danlu.training.adapter import attach_lora
 from danlu.training.forward import LossModel
 from danlu.training.lora_linear import fused_forwards
 from danlu.training.settings import LoraSettings
+from danlu.training.trained import trainable
 from tests.tiny import tiny_model
 from tests.training.fitting import LORA, examples
 

@@ -4,23 +4,27 @@ from __future__ import annotations
 
 import json
 import math
+import re
 
 import pytest
 import torch
 from peft import PeftModel
 
 from danlu.data.examples import Example
-from danlu.errors import RecipeError
-from danlu.events import Step
+from danlu.errors import RecipeError, TrainingError
+from danlu.events import Step, Warned
 from danlu.export.merge import write_merged
 from danlu.models.load import load_model
 from danlu.planning.plan import require_built
 from danlu.recipe import Recipe
-from danlu.training.adapter import attach_lora, changes_base, load_finished, trainable
+from danlu.training.adapter import attach_lora, changes_base, load_finished
 from danlu.training.forward import LossModel
+from danlu.training.loop import Job, fit
 from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
 from danlu.training.optimizers import Optimizers
 from danlu.training.schedule import learning_rate
+from danlu.training.settings import FreezeSettings
+from danlu.training.trained import attach, trainable
 from tests.tiny import tiny_model, write_tiny_model
 from tests.training.fitting import LORA, assert_bit_equal, examples, run, settings, weights
 
@@ -35,6 +39,12 @@ KINDS = {
     "neftune": {"neftune_noise_alpha": 5.0, "share_prefix": False},
     "smoothing": {"label_smoothing_factor": 0.1},
     "wsd": {"scheduler": "warmup_stable_decay"},
+    "full": {"method": "full"},
+    "freeze": {
+        "method": "freeze",
+        "freeze": FreezeSettings(layers=1, modules=("mlp",), extra_modules=("embed_tokens",)),
+    },
+    "full_muon": {"method": "full", "optim": "muon"},
 }
 
 
@@ -47,9 +57,11 @@ def test_it_learns_and_a_stopped_run_goes_on_to_the_same_bits(tmp_path, kind):
     assert whole.heldout_loss is not None
     seen = []
     run(tmp_path / "parts", chosen, emit=seen.append, stop=lambda: isinstance(seen[-1], Step) and seen[-1].step == 3)
+    assert not list((tmp_path / "parts").glob("*/weights.safetensors"))
     assert not (tmp_path / "parts" / "adapter").exists()
     run(tmp_path / "parts", chosen, resume=True)
-    assert_bit_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
+    method = chosen.method
+    assert_bit_equal(weights(tmp_path / "whole", method), weights(tmp_path / "parts", method))
 
 
 @pytest.mark.parametrize("kind", ["rslora", "dora", "pissa"])
@@ -71,6 +83,35 @@ def test_the_packed_loss_of_a_kind_is_the_plain_one(family, kind):
         model.zero_grad()
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bits", [4, 8])
+def test_a_quantised_base_learns_and_a_stopped_run_goes_on_to_the_same_bits(tmp_path, bits):
+    base = write_tiny_model(tmp_path / "base", "qwen2")
+    chosen = settings(method="qlora", steps=6, lora=LORA.model_copy(update={"quantization_bit": bits}))
+
+    def fitted(name, *, stop=None, resume=False):
+        seen = []
+        model = attach(load_model(base, "float32", bits=bits), chosen)
+        kinds = {type(module).__name__ for module in model.modules()}
+        assert ("Linear4bit" if bits == 4 else "Linear8bitLt") in kinds
+        job = Job(examples(), examples(4, seed=9), tmp_path / name, "tiny")
+        fit(
+            model,
+            job,
+            chosen,
+            seen.append,
+            lambda: len([e for e in seen if isinstance(e, Step)]) == stop,
+            resume=resume,
+        )
+        assert not [event for event in seen if isinstance(event, Warned)], "the packed path agrees with the plain one"
+        return [event.loss for event in seen if isinstance(event, Step)]
+
+    losses = fitted("whole")
+    assert losses[-1] < losses[0] - 0.01
+    fitted("parts", stop=3)
+    fitted("parts", resume=True)
+    assert_bit_equal(weights(tmp_path / "whole", "qlora"), weights(tmp_path / "parts", "qlora"))
 
 
 @pytest.mark.parametrize("rslora", [False, True])
@@ -107,6 +148,83 @@ def test_an_export_of_a_kind_is_what_was_trained(tmp_path, kind):
     merged = load_model(tmp_path / "merged", "float32")
     ids = torch.tensor([[5, 9, 200, 31, 77]])
     torch.testing.assert_close(merged(input_ids=ids).logits, trained.eval()(input_ids=ids).logits, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("tied", [True, False])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
+def test_the_packed_loss_of_a_whole_model_has_the_plain_gradients(family, tied):
+    model = attach(tiny_model(family, tied=tied), settings(method="full"))
+    losses = LossModel(model)
+    rows = examples(6)
+    (_, piece), *more = losses.step_losses(rows, 1 << 20)
+    assert not more
+    found = []
+    for loss in (losses.piece_loss(piece), losses.plain_loss_sum(rows)):
+        loss.backward()
+        found.append([loss, *(value.grad.clone() for value in trainable(model).values())])
+        model.zero_grad()
+    assert len(found[0]) == 1 + len(list(model.parameters()))
+    for one, other in zip(*found, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("bias", [False, True])
+def test_the_gradient_of_a_head_in_chunks_is_that_of_pytorch(bias, monkeypatch):
+    monkeypatch.setattr("danlu.training.loss._CHUNK_ROWS", 16)
+    torch.manual_seed(1)
+    head = torch.nn.Linear(16, 300, bias=bias)
+    targets = torch.randint(0, 300, (50,))
+    results = []
+    for loss in (chunked_cross_entropy, plain_cross_entropy):
+        hidden = torch.randn(50, 16, generator=torch.Generator().manual_seed(2), requires_grad=True)
+        head.zero_grad()
+        total = 0.5 * loss(hidden, head, targets, 0.1)
+        total.backward()
+        results.append([total.detach(), hidden.grad, *(value.grad.clone() for value in head.parameters())])
+    for one, other in zip(*results, strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "learns"),
+    [
+        ({"layers": 1}, r"layers\.1\."),
+        ({"layers": -1}, r"layers\.0\."),
+        ({"layers": 2, "modules": ("q_proj",)}, r"layers\.\d\.self_attn\.q_proj"),
+        ({"layers": 1, "extra_modules": ("embed_tokens",)}, r"layers\.1\.|embed_tokens"),
+    ],
+)
+def test_only_what_is_named_learns(changes, learns):
+    chosen = settings(method="freeze", freeze=FreezeSettings(**changes))
+    model = attach(tiny_model("qwen2"), chosen)
+    expected = {name for name, _ in model.named_parameters() if re.search(learns, name)}
+    assert expected
+    assert set(trainable(model)) == expected
+
+
+def test_a_name_that_fits_nothing_is_told():
+    with pytest.raises(TrainingError) as caught:
+        attach(tiny_model(), settings(method="freeze", freeze=FreezeSettings(modules=("attention_norm",))))
+    assert caught.value.key == "training.nothing_thawed"
+    assert "attention_norm" in caught.value.message("en")
+
+
+def test_what_is_frozen_does_not_move(tmp_path):
+    chosen = settings(**KINDS["freeze"])
+    _, model = run(tmp_path, chosen)
+    moved = {name for name, value in tiny_model().named_parameters() if not value.equal(model.get_parameter(name))}
+    assert moved == set(trainable(model)) == set(weights(tmp_path, "freeze"))
+
+
+def test_norms_and_biases_are_not_pulled_to_zero():
+    model = attach(tiny_model("qwen2"), settings(method="full", weight_decay=0.5))
+    before = {name: value.detach().clone() for name, value in trainable(model).items()}
+    for value in trainable(model).values():
+        value.grad = torch.zeros_like(value)
+    Optimizers(trainable(model), settings(method="full", weight_decay=0.5)).step(0.1)
+    for name, value in trainable(model).items():
+        expected = before[name] * 0.95 if value.ndim > 1 else before[name]
+        torch.testing.assert_close(value.detach(), expected)
 
 
 def test_lora_plus_gives_the_second_matrices_a_rate_of_their_own():
@@ -189,18 +307,23 @@ def test_a_stable_rate_falls_in_the_last_fifth():
     assert rates[-1] == pytest.approx(1 / 21)
 
 
-def test_what_cannot_be_combined_is_refused_before_anything_is_loaded():
-    recipe = Recipe.model_validate(
-        {"model": "m", "data": {"train": "d"}, "lora": {"use_dora": True, "init_lora_weights": "pissa"}}
-    )
+@pytest.mark.parametrize(
+    ("asked", "key"),
+    [
+        ({"lora": {"use_dora": True, "init_lora_weights": "pissa"}}, "planning.dora_with_init"),
+        ({"method": "qlora", "lora": {"init_lora_weights": "pissa"}}, "planning.qlora_with_init"),
+    ],
+)
+def test_what_cannot_be_combined_is_refused_before_anything_is_loaded(asked, key):
     with pytest.raises(RecipeError) as refused:
-        require_built(recipe)
-    assert refused.value.key == "planning.dora_with_init"
+        require_built(Recipe.model_validate({"model": "m", "data": {"train": "d"}, **asked}))
+    assert refused.value.key == key
 
 
-def test_an_optimizer_that_is_not_installed_is_named_with_the_command(monkeypatch):
+@pytest.mark.parametrize("asked", [{"train": {"optim": "adamw_8bit"}}, {"method": "qlora"}])
+def test_what_needs_a_package_that_is_not_installed_is_refused_with_the_command(monkeypatch, asked):
     monkeypatch.setattr("danlu.planning.plan.find_spec", lambda _: None)
-    recipe = Recipe.model_validate({"model": "m", "data": {"train": "d"}, "train": {"optim": "adamw_8bit"}})
+    recipe = Recipe.model_validate({"model": "m", "data": {"train": "d"}, **asked})
     with pytest.raises(RecipeError) as refused:
         require_built(recipe)
     assert "pip install 'danlu[gpu]'" in refused.value.fix("en")

@@ -10,9 +10,10 @@ from danlu.evaluation.generate import answer_all
 from danlu.models.chat_format import ChatFormat
 from danlu.models.messages import Message
 from danlu.training import products
-from danlu.training.adapter import attach_lora, trainable
+from danlu.training.adapter import attach_lora
 from danlu.training.lora_linear import answering
 from danlu.training.products import onednn_product, product, transposed_product
+from danlu.training.trained import trainable
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.fitting import LORA
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from itertools import groupby
 from operator import itemgetter
@@ -16,14 +17,19 @@ from rich.text import Text
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.data.check import check_file
 from danlu.data.datasets import DatasetLibrary
+from danlu.data.documents import Document
+from danlu.data.texts import cut
 from danlu.errors import UsageError
 from danlu.i18n import t
 from danlu.models.chat_format import ChatFormat, Rendered
+from danlu.models.document_format import DocumentFormat
 from danlu.models.library import ModelLibrary
 from danlu.planning.plan import decide_thinking
 
 app = typer.Typer(no_args_is_help=True)
 _SHOWN = 8
+_SHOWN_CHARACTERS = 2000
+_SHOWN_TOKENS = 1024
 
 
 @app.command("add", help=t("cli.data_add"))
@@ -38,7 +44,8 @@ def add(
     if as_json:
         print_json(manifest.model_dump(mode="json"))
     else:
-        console.print(escape(t("cli.data_added", name=manifest.name, rows=manifest.rows, version=manifest.version)))
+        key = "cli.texts_added" if manifest.kind == "texts" else "cli.data_added"
+        console.print(escape(t(key, name=manifest.name, rows=manifest.rows, version=manifest.version)))
 
 
 @app.command("check", help=t("cli.data_check"))
@@ -58,6 +65,8 @@ def check(
         bad = report.rows - report.usable
         key = "cli.verdict_bad" if bad else "cli.verdict_good"
         results.print(t(key, rows=report.rows, usable=report.usable, bad=bad, format=report.row_format))
+        if report.characters is not None:
+            results.print(t("cli.texts_found", documents=report.usable, characters=report.characters))
         counts = Counter(problem.code for problem in report.problems)
         for code, count in counts.most_common():
             some = [problem for problem in report.problems if problem.code == code]
@@ -81,20 +90,41 @@ def show(
     """Show a row as it is, or as a model sees it: learned tokens stand out."""
     folder = home_of(home)
     dataset = DatasetLibrary(folder.datasets).open(name)
-    results.print(escape(t("cli.data_head", name=dataset.name, rows=len(dataset.conversations))))
-    last = len(dataset.conversations)
+    last = len(dataset.conversations or dataset.documents)
+    key = "cli.texts_head" if dataset.kind == "texts" else "cli.data_head"
+    results.print(escape(t(key, name=dataset.name, rows=last)))
     if row > last:
         raise UsageError("data.no_such_row", dataset.name, row=row, last=last)
+    plain = ChatFormat.load(ModelLibrary(folder).ensure(as_model).path) if as_model else None
+    if dataset.kind == "texts":
+        _show_document(dataset.documents[row - 1], plain)
+        return
     conversation = dataset.conversations[row - 1]
-    if as_model is None:
+    if plain is None:
         for message in conversation.messages:
             results.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
         return
-    plain = ChatFormat.load(ModelLibrary(folder).ensure(as_model).path)
     chat_format, _ = decide_thinking(plain, dataset.conversations)
     for sequence in chat_format.training_sequences(conversation.messages, conversation.learn):
-        results.print(_marked(sequence, chat_format, with_signs=not results.is_terminal))
-        results.print(t("cli.as_model_legend", tokens=len(sequence.ids), learned=sum(sequence.learn)))
+        _show_sequence(sequence, chat_format)
+
+
+def _show_document(document: Document, chat_format: ChatFormat | None) -> None:
+    """Show the beginning of a document, which may be a book, and say how long it is."""
+    if chat_format is None:
+        results.print(escape(document.text[:_SHOWN_CHARACTERS]), soft_wrap=True)
+        if len(document.text) > _SHOWN_CHARACTERS:
+            results.print(t("cli.text_goes_on", shown=_SHOWN_CHARACTERS, characters=len(document.text)))
+        return
+    (whole,) = cut([document], DocumentFormat.of(chat_format.tokenizer), sys.maxsize)
+    _show_sequence(Rendered(whole.input_ids[:_SHOWN_TOKENS], whole.learn[:_SHOWN_TOKENS]), chat_format)
+    if len(whole.input_ids) > _SHOWN_TOKENS:
+        results.print(t("cli.tokens_go_on", shown=_SHOWN_TOKENS, tokens=len(whole.input_ids)))
+
+
+def _show_sequence(sequence: Rendered, chat_format: ChatFormat) -> None:
+    results.print(_marked(sequence, chat_format, with_signs=not results.is_terminal))
+    results.print(t("cli.as_model_legend", tokens=len(sequence.ids), learned=sum(sequence.learn)))
 
 
 def _marked(sequence: Rendered, chat_format: ChatFormat, *, with_signs: bool) -> Text:
@@ -122,7 +152,8 @@ def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
         return
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for item in found:
-        table.add_row(item.name, t("cli.rows", rows=item.rows), item.version, item.source)
+        count = t("cli.documents" if item.kind == "texts" else "cli.rows", rows=item.rows)
+        table.add_row(item.name, count, item.version, item.source)
     results.print(table)
 
 

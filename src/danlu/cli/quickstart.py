@@ -16,7 +16,7 @@ from rich.markup import escape
 from danlu.cli.common import HomeOption, JsonOption, console, duration, print_json, settings_for
 from danlu.cli.forge import carry_out
 from danlu.cli.serve import run_until_stopped
-from danlu.data.datasets import DatasetLibrary
+from danlu.data.datasets import DatasetLibrary, require_kind
 from danlu.errors import ConflictError, DataError
 from danlu.evaluation.result import Proof
 from danlu.files import read_as
@@ -73,6 +73,7 @@ def quickstart(
     )
     console.print(escape(t("cli.quickstart_intro", file=file.name, model=recipe.model)))
     manifest = DatasetLibrary(folder.datasets).register(str(file))
+    require_kind(manifest.name, manifest.kind, recipe.objective)
     version = _made_before(folder, manifest.sha256, recipe.model)
     seconds: dict[str, float] = {}
     if version is not None:

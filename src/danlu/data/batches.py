@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from danlu.data.examples import Example
+from danlu.data.examples import Example, unpacked
 from danlu.data.layout import Layout, common_prefix
 
 
@@ -69,7 +69,7 @@ def micro_batches(examples: Sequence[Example], token_budget: int, *, share_prefi
     """Cut the examples of one step into micro-batches of at most ``token_budget`` tokens.
 
     An example longer than the budget makes a micro-batch of its own. Examples are taken by length, so that those of
-    like length are attended together.
+    like length are attended together. The texts of a packed example are taken one by one.
 
     Args:
         examples: the examples of the step.
@@ -78,7 +78,7 @@ def micro_batches(examples: Sequence[Example], token_budget: int, *, share_prefi
     """
     groups: list[list[Example]] = []
     filled = 0
-    for example in sorted(examples, key=lambda item: len(item.input_ids)):
+    for example in sorted(unpacked(examples), key=lambda item: len(item.input_ids)):
         length = len(example.input_ids)
         if groups and filled + length <= token_budget:
             groups[-1].append(example)
@@ -90,7 +90,7 @@ def micro_batches(examples: Sequence[Example], token_budget: int, *, share_prefi
 
 
 def pack(examples: Sequence[Example], *, share_prefix: bool = True) -> MicroBatch:
-    """Lay examples end to end, with their common beginning once at the front."""
+    """Lay examples, each a single text, end to end, with their common beginning once at the front."""
     prefix = 0
     if share_prefix and len(examples) > 1:
         prefix = min(common_prefix([example.input_ids for example in examples]), *(e.shareable for e in examples))

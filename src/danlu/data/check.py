@@ -6,26 +6,34 @@ functions that yield problems.
 
 from __future__ import annotations
 
+import sys
 from collections import defaultdict
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Literal
+from typing import Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
 from danlu.data.conversations import Conversation, recognise
-from danlu.data.encode import count_tokens, encode
-from danlu.data.rows import read_rows
+from danlu.data.datasets import Kind, hold_texts
+from danlu.data.documents import Document, TextFormat
+from danlu.data.encode import TokenCounts, count_tokens, encode
+from danlu.data.rows import Row, read_rows
 from danlu.data.split import normalise
+from danlu.data.texts import cut
 from danlu.errors import DataError
 from danlu.i18n import t
 from danlu.models.chat_format import ChatFormat
+from danlu.models.document_format import DocumentFormat
 
 Severity = Literal["error", "warning", "info"]
 # Below this many rows a model learns these sentences, not the subject (research: 91 to 108 rows in the identity sets
 # of two widely used tools; at least 100 rows recommended by Unsloth's data guide).
 FEW_ROWS = 90
+# About 100,000 tokens of English; see ``planning.text_rules.FEW_TOKENS``.
+FEW_CHARACTERS = 400_000
 _NAMED = 8
+_Item = TypeVar("_Item", Conversation, Document)
 
 
 class DataProblem(BaseModel):
@@ -55,18 +63,23 @@ class TokenReport(BaseModel):
 
 
 class DataReport(BaseModel):
-    """What ``danlu data check`` says; ``leaks`` is None because leaks are not looked for yet."""
+    """What ``danlu data check`` says; ``leaks`` is None because leaks are not looked for yet.
+
+    ``characters`` counts plain texts and is None for conversations.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     file: str
     row_format: str
+    kind: Kind
     rows: int
     usable: int
     problems: tuple[DataProblem, ...]
     tokens: TokenReport | None
     duplicates: int
     leaks: int | None
+    characters: int | None = None
 
 
 def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
@@ -80,39 +93,24 @@ def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
         DataError: the file as a whole cannot be read as rows.
     """
     rows = read_rows(path)
+    if hold_texts(rows):
+        return _check_texts(path, rows, chat_format)
     row_format = recognise(path, rows)
-    conversations: list[Conversation] = []
-    problems: list[DataProblem] = []
-    for row in rows:
-        try:
-            conversations.append(row_format.convert(path, row))
-        except DataError as error:
-            field = error.params.get("field")
-            problems.append(
-                _problem(
-                    error.key, "error", row.index, row.line, str(field) if field else None, error.what(), error.fix()
-                )
-            )
-    copies = list(_duplicates(conversations))
+    conversations, problems = _convert(path, rows, row_format.convert)
+    copies = list(_duplicates(conversations, _said))
     problems += copies
     problems += _contradictions(conversations)
-    ignored = sorted({name for row in rows for name in row.values} - row_format.fields)
-    if ignored:
-        what = t("data.unknown_fields.what", fields=", ".join(ignored[:_NAMED]) + (" …" if ignored[_NAMED:] else ""))
-        fix = t("data.unknown_fields.fix", known=", ".join(sorted(row_format.fields)))
-        problems.append(_problem("data.unknown_fields", "info", 0, 0, None, what, fix))
+    problems += _ignored(rows, row_format.fields)
     if len(conversations) < FEW_ROWS:
         what = t("data.few_rows.what", rows=len(conversations))
         problems.append(_problem("data.few_rows", "warning", 0, 0, None, what, t("data.few_rows.fix", enough=FEW_ROWS)))
     tokens = None
     if chat_format is not None and conversations:
-        counts = count_tokens(encode(conversations, chat_format))
-        tokens = TokenReport(
-            total=counts.total, supervised=counts.supervised, p50=counts.median, p95=counts.p95, max=counts.longest
-        )
+        tokens = _report(count_tokens(encode(conversations, chat_format)))
     return DataReport(
         file=str(path),
         row_format=row_format.name,
+        kind="conversations",
         rows=len(rows),
         usable=len(conversations),
         problems=tuple(problems),
@@ -122,11 +120,76 @@ def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
     )
 
 
-def _duplicates(conversations: list[Conversation]) -> Iterator[DataProblem]:
-    first: dict[tuple[str, ...], Conversation] = {}
-    for item in conversations:
-        key = tuple(f"{message.role}:{message.content}" for message in item.messages)
-        earlier = first.setdefault(key, item)
+def _check_texts(path: Path, rows: list[Row], chat_format: ChatFormat | None) -> DataReport:
+    text_format = TextFormat()
+    documents, problems = _convert(path, rows, text_format.convert)
+    copies = list(_duplicates(documents, lambda document: document.text))
+    problems += copies
+    problems += _ignored(rows, text_format.fields)
+    characters = sum(len(document.text) for document in documents)
+    if characters < FEW_CHARACTERS:
+        what = t("data.few_characters.what", characters=characters)
+        fix = t("data.few_characters.fix", enough=FEW_CHARACTERS)
+        problems.append(_problem("data.few_characters", "warning", 0, 0, None, what, fix))
+    tokens = None
+    if chat_format is not None and documents:
+        whole = cut(documents, DocumentFormat.of(chat_format.tokenizer), sys.maxsize)
+        tokens = _report(count_tokens(whole))
+    return DataReport(
+        file=str(path),
+        row_format=text_format.name,
+        kind="texts",
+        rows=len(rows),
+        usable=len(documents),
+        problems=tuple(problems),
+        tokens=tokens,
+        duplicates=len(copies),
+        leaks=None,
+        characters=characters,
+    )
+
+
+def _convert(
+    path: Path, rows: list[Row], convert: Callable[[Path, Row], _Item]
+) -> tuple[list[_Item], list[DataProblem]]:
+    """Convert what can be converted; each row that cannot be is a problem."""
+    items: list[_Item] = []
+    problems: list[DataProblem] = []
+    for row in rows:
+        try:
+            items.append(convert(path, row))
+        except DataError as error:
+            field = error.params.get("field")
+            problems.append(
+                _problem(
+                    error.key, "error", row.index, row.line, str(field) if field else None, error.what(), error.fix()
+                )
+            )
+    return items, problems
+
+
+def _ignored(rows: list[Row], read: frozenset[str]) -> Iterator[DataProblem]:
+    ignored = sorted({name for row in rows for name in row.values} - read)
+    if ignored:
+        what = t("data.unknown_fields.what", fields=", ".join(ignored[:_NAMED]) + (" …" if ignored[_NAMED:] else ""))
+        fix = t("data.unknown_fields.fix", known=", ".join(sorted(read)))
+        yield _problem("data.unknown_fields", "info", 0, 0, None, what, fix)
+
+
+def _report(counts: TokenCounts) -> TokenReport:
+    return TokenReport(
+        total=counts.total, supervised=counts.supervised, p50=counts.median, p95=counts.p95, max=counts.longest
+    )
+
+
+def _said(conversation: Conversation) -> str:
+    return "\0".join(f"{message.role}:{message.content}" for message in conversation.messages)
+
+
+def _duplicates(items: list[_Item], content: Callable[[_Item], str]) -> Iterator[DataProblem]:
+    first: dict[str, _Item] = {}
+    for item in items:
+        earlier = first.setdefault(content(item), item)
         if earlier is not item:
             what = t("data.duplicate.what", other=earlier.row)
             yield _problem("data.duplicate", "warning", item.row, item.line, None, what, t("data.duplicate.fix"))

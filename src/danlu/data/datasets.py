@@ -10,19 +10,24 @@ import hashlib
 import json
 import re
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from danlu.data.conversations import Conversation, RowFormat, recognise
+from danlu.data.conversations import FORMATS, Conversation, recognise
+from danlu.data.documents import Document, TextFormat
 from danlu.data.rows import Row, read_rows
-from danlu.errors import NotFoundError, UsageError
+from danlu.errors import DataError, NotFoundError, UsageError
 from danlu.files import new_folder, read_as, write_text
 
 # Letters of any script: a file named with them is registered under its own name.
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
+
+Kind = Literal["conversations", "texts"]
 
 
 class DatasetManifest(BaseModel):
@@ -39,6 +44,11 @@ class DatasetManifest(BaseModel):
     source: str
     created_at: str
 
+    @property
+    def kind(self) -> Kind:
+        """What the rows are."""
+        return "texts" if self.row_format == TextFormat.name else "conversations"
+
 
 @dataclass(frozen=True)
 class Dataset:
@@ -48,13 +58,20 @@ class Dataset:
         name: its name, or the file's name.
         version: version id; empty for a file that is not registered.
         sha256: hash of the rows.
-        conversations: what the rows say, one for each row.
+        conversations: what the rows say, one for each row; none when they are texts.
+        documents: the rows as texts, one for each row; none when they are conversations.
     """
 
     name: str
     version: str
     sha256: str
-    conversations: tuple[Conversation, ...]
+    conversations: tuple[Conversation, ...] = ()
+    documents: tuple[Document, ...] = ()
+
+    @property
+    def kind(self) -> Kind:
+        """What the rows are."""
+        return "texts" if self.documents else "conversations"
 
 
 def read_dataset(path: Path) -> Dataset:
@@ -64,8 +81,7 @@ def read_dataset(path: Path) -> Dataset:
         DataError: the file or one of its rows cannot be used; the message names file, row, field and remedy.
     """
     rows = read_rows(path)
-    row_format = recognise(path, rows)
-    return Dataset(path.name, "", _hash(rows), _convert(path.name, row_format, rows))
+    return _dataset(path.name, "", _hash(rows), rows)
 
 
 class DatasetLibrary:
@@ -84,9 +100,9 @@ class DatasetLibrary:
         if not _NAME.fullmatch(name):
             raise UsageError("data.bad_name", name=name)
         rows = read_rows(path)
-        row_format = recognise(path, rows)
-        _convert(path.name, row_format, rows)
         digest = _hash(rows)
+        _dataset(path.name, "", digest, rows)
+        row_format = TextFormat.name if hold_texts(rows) else recognise(path, rows).name
         for version in self.versions(name):
             if version.sha256 == digest:
                 return version
@@ -95,7 +111,7 @@ class DatasetLibrary:
             name=name,
             version=f"{now:%Y%m%d-%H%M%S}-{digest[:8]}",
             sha256=digest,
-            row_format=row_format.name,
+            row_format=row_format,
             rows=len(rows),
             source=path.name,
             created_at=now.isoformat(),
@@ -155,8 +171,7 @@ class DatasetLibrary:
         found = next((item for item in self.versions(name) if item.version == version), None)
         if found is None:
             raise self._not_found(f"{name} ({version})")
-        rows = read_rows(self.folder / name / version / "rows.jsonl")
-        return Dataset(name, version, found.sha256, _convert(name, recognise(name, rows), rows))
+        return _dataset(name, version, found.sha256, read_rows(self.folder / name / version / "rows.jsonl"))
 
     def open(self, name_or_file: str) -> Dataset:
         """Read a registered data set (its newest version) or a file.
@@ -189,8 +204,29 @@ class DatasetLibrary:
         return NotFoundError("data.unknown_dataset", name=name, known=known)
 
 
-def _convert(file: str, row_format: RowFormat, rows: list[Row]) -> tuple[Conversation, ...]:
-    return tuple(row_format.convert(file, row) for row in rows)
+def hold_texts(rows: Sequence[Row]) -> bool:
+    """Say whether rows are texts; a row that looks like a conversation is one, whatever else it holds."""
+    return TextFormat().matches(rows[0]) and not any(candidate.matches(rows[0]) for candidate in FORMATS)
+
+
+def require_kind(name: str, found: Kind, objective: str) -> None:
+    """Check that a data set can be learned from with an objective.
+
+    Raises:
+        DataError: it cannot; the message names the objective that fits.
+    """
+    if found == "texts" and objective != "pretrain":
+        raise DataError("data.texts_found", name, objective=objective)
+    if found == "conversations" and objective == "pretrain":
+        raise DataError("data.conversations_found", name)
+
+
+def _dataset(name: str, version: str, sha256: str, rows: list[Row]) -> Dataset:
+    if hold_texts(rows):
+        texts = TextFormat()
+        return Dataset(name, version, sha256, documents=tuple(texts.convert(name, row) for row in rows))
+    row_format = recognise(name, rows)
+    return Dataset(name, version, sha256, tuple(row_format.convert(name, row) for row in rows))
 
 
 def _hash(rows: list[Row]) -> str:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 
 @dataclass(frozen=True)
@@ -13,11 +15,13 @@ class Example:
         input_ids: token ids, int, length T.
         learn: for each id whether the model is to produce it, length T; the first is never learned.
         row: index of the row it came from.
+        lengths: lengths of the texts that were packed into it, which do not see each other; empty when it is one.
     """
 
     input_ids: tuple[int, ...]
     learn: tuple[bool, ...]
     row: int
+    lengths: tuple[int, ...] = ()
 
     @property
     def supervised(self) -> int:
@@ -29,3 +33,16 @@ class Example:
         """How many leading tokens may be shared: the token before the first learned one must be the example's own."""
         first = next((i for i, learned in enumerate(self.learn) if learned and i), len(self.learn))
         return max(first - 1, 0)
+
+    @property
+    def parts(self) -> tuple[Example, ...]:
+        """The texts that were packed into it, each as an example of its own."""
+        if not self.lengths:
+            return (self,)
+        edges = pairwise(accumulate(self.lengths, initial=0))
+        return tuple(Example(self.input_ids[at:end], self.learn[at:end], self.row) for at, end in edges)
+
+
+def unpacked(examples: Iterable[Example]) -> list[Example]:
+    """Return the texts of all examples one by one: what is packed in one example is computed apart."""
+    return [part for example in examples for part in example.parts]

@@ -1,4 +1,4 @@
-"""Files to rows: JSON and JSON Lines, each row with the line it stands on.
+"""Files to rows: JSON and JSON Lines, each row with the line it stands on; a text file is one row with its text.
 
 Not for what a row means (``conversations``). Everything that is wrong with a file is said with file, line and remedy.
 """
@@ -17,6 +17,9 @@ from danlu.i18n import t
 
 # A field of more than a million characters is a file that slipped into a row: at best one row of 250,000 tokens.
 MAX_FIELD_CHARACTERS: Final = 1_000_000
+# The field that holds a document: its length is not limited, because a document may be learned in pieces.
+DOCUMENT_FIELD: Final = "text"
+TEXT_SUFFIXES: Final = frozenset({".txt", ".text", ".md", ".markdown"})
 
 JsonValue = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
 
@@ -37,7 +40,7 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a JSON array or JSON Lines file.
+    """Read a JSON array or JSON Lines file, or a text file as a single row.
 
     A comma after the last row is forgiven, as JavaScript and people do.
 
@@ -45,6 +48,8 @@ def read_rows(path: Path) -> list[Row]:
         DataError: missing, empty, not UTF-8, not JSON, not a list of objects, a text that is no Unicode, or one
             beyond all measure.
     """
+    if path.suffix.lower() in TEXT_SUFFIXES:
+        return [_whole_file(path)]
     text = read_text(path)
     rows = _array_rows(path, text) if text.lstrip()[0] == "[" else _lines_rows(path, text)
     for row in rows:
@@ -92,6 +97,17 @@ def lines_of(text: str) -> list[str]:
     return text.split("\n")
 
 
+def _whole_file(path: Path) -> Row:
+    """Read a text file as one document; line ends of Windows become plain ones, as in any text editor."""
+    text = _decode_file(path)
+    if not text.strip():
+        raise DataError("data.empty_text", str(path))
+    if "\0" in text:
+        line = text.count("\n", 0, text.index("\0")) + 1
+        raise DataError("data.binary_text", at_line(path, line))
+    return Row(1, 1, {DOCUMENT_FIELD: text.replace("\r\n", "\n")})
+
+
 def _texts(value: JsonValue) -> Iterator[str]:
     if isinstance(value, str):
         yield value
@@ -101,7 +117,7 @@ def _texts(value: JsonValue) -> Iterator[str]:
 
 
 def _check_text(path: Path, row: Row, field: str, text: str) -> None:
-    if len(text) > MAX_FIELD_CHARACTERS:
+    if len(text) > MAX_FIELD_CHARACTERS and field != DOCUMENT_FIELD:
         where = place(path, row, field)
         raise DataError("data.field_too_long", where, characters=len(text), most=MAX_FIELD_CHARACTERS)
     try:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import unicodedata
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 from danlu.data.conversations import Conversation
@@ -33,17 +33,19 @@ def split_holdout(conversations: Sequence[Conversation], share: float, seed: int
         share: wanted share of the distinct questions, 0 to below 1.
         seed: another seed gives another choice.
     """
-    groups: dict[str, list[Conversation]] = {}
-    for conversation in conversations:
-        groups.setdefault(normalise(conversation.question), []).append(conversation)
-    ranked = sorted(groups, key=lambda question: _draw(question, seed))
-    count = sum(_draw(question, seed) < share for question in ranked)
-    count = min(max(count, 1), len(ranked) - 1) if share > 0 and len(ranked) > 1 else 0
-    aside = set(ranked[:count])
+    aside = choose_aside([normalise(item.question) for item in conversations], share, seed)
     return Split(
         train=tuple(item for item in conversations if normalise(item.question) not in aside),
         holdout=tuple(item for item in conversations if normalise(item.question) in aside),
     )
+
+
+def choose_aside(keys: Iterable[str], share: float, seed: int) -> set[str]:
+    """Return the distinct keys that are kept aside; at least one stays on each side when share > 0."""
+    ranked = sorted(set(keys), key=lambda key: (_draw(key, seed), key))
+    count = sum(_draw(key, seed) < share for key in ranked)
+    count = min(max(count, 1), len(ranked) - 1) if share > 0 and len(ranked) > 1 else 0
+    return set(ranked[:count])
 
 
 def normalise(text: str) -> str:
@@ -52,6 +54,6 @@ def normalise(text: str) -> str:
     return "".join(char for char in folded if unicodedata.category(char)[0] in "LNM")
 
 
-def _draw(question: str, seed: int) -> float:
+def _draw(key: str, seed: int) -> float:
     """Return a number from 0 to below 1 that depends on nothing but the arguments."""
-    return int.from_bytes(hashlib.sha256(f"{seed}:{question}".encode()).digest()[:6], "big") / (1 << 48)
+    return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:6], "big") / (1 << 48)

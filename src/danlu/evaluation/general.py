@@ -7,7 +7,8 @@ models at the same positions says how far it moved, whether or not the reference
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +20,10 @@ from danlu.models.chat_format import ChatFormat
 from danlu.models.messages import Message
 from danlu.samples import sample_path
 from danlu.training.forward import LossModel
+from danlu.training.trained import TrainedModel
+
+Before = Callable[[], AbstractContextManager[TrainedModel]]
+"""Gives the base model of a tuned one for a while."""
 
 
 @dataclass(frozen=True)
@@ -52,25 +57,27 @@ def general_examples(chat_format: ChatFormat, path: Path | None = None, limit: i
     ]
 
 
-def measure_general(losses: LossModel, examples: Sequence[Example], token_budget: int) -> GeneralResult:
-    """Compare the model with and without its adapter on the learned positions of examples.
+def measure_general(losses: LossModel, before: Before, examples: Sequence[Example], token_budget: int) -> GeneralResult:
+    """Compare the tuned model with its base on the learned positions of examples.
 
     Args:
         losses: the tuned model.
+        before: gives the base model for a while.
         examples: the general set.
         token_budget: most tokens at once.
     """
-    before = after = kl = 0.0
+    loss_before = loss_after = kl = 0.0
     count = 0
     losses.model.eval()
     for _, piece in losses.step_losses(examples, token_budget):
         with torch.no_grad():
             logits, targets = losses.learned_logits(piece)
             tuned = functional.log_softmax(logits, dim=-1)
-            with losses.model.disable_adapter():
-                base = functional.log_softmax(losses.learned_logits(piece)[0], dim=-1)
-        before += float(functional.nll_loss(base, targets, reduction="sum"))
-        after += float(functional.nll_loss(tuned, targets, reduction="sum"))
+            with before() as model:
+                model.eval()
+                base = functional.log_softmax(LossModel(model).learned_logits(piece)[0], dim=-1)
+        loss_before += float(functional.nll_loss(base, targets, reduction="sum"))
+        loss_after += float(functional.nll_loss(tuned, targets, reduction="sum"))
         kl += float((base.exp() * (base - tuned)).sum())
         count += len(targets)
-    return GeneralResult(len(examples), before / count, after / count, kl / count)
+    return GeneralResult(len(examples), loss_before / count, loss_after / count, kl / count)

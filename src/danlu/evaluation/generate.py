@@ -1,4 +1,4 @@
-"""Greedy answers to many prompts at once, for probes during training and for the proof.
+"""Greedy answers to many prompts, or continuations of many texts, at once: to watch training, and for the proof.
 
 Not for serving: engines do that. The prompts come from the same chat format.
 """
@@ -11,6 +11,7 @@ import torch
 from transformers import PreTrainedModel
 
 from danlu.models.chat_format import THINK_CLOSE, THINK_OPEN, ChatFormat
+from danlu.models.document_format import DocumentFormat
 from danlu.models.messages import Message
 from danlu.training.lora_linear import answering
 
@@ -51,9 +52,8 @@ def answer_all(
     answers = [""] * len(prompts)
     for start in range(0, len(order), _PROMPTS_AT_ONCE):
         chosen = order[start : start + _PROMPTS_AT_ONCE]
-        for index, ids in zip(
-            chosen, _generate(model, chat_format, [prompts[i] for i in chosen], max_new_tokens), strict=True
-        ):
+        wanted = [prompts[i] for i in chosen]
+        for index, ids in zip(chosen, _generate(model, chat_format.stop_ids, wanted, max_new_tokens), strict=True):
             text = str(chat_format.tokenizer.decode(ids, skip_special_tokens=True))
             if len(ids) == max_new_tokens:
                 # The limit may fall inside a character of several tokens.
@@ -62,11 +62,38 @@ def answer_all(
     return answers
 
 
+def continue_all(
+    model: PreTrainedModel,
+    document_format: DocumentFormat,
+    beginnings: Sequence[Sequence[int]],
+    max_new_tokens: int,
+    cut_mark: str = "",
+) -> list[str]:
+    """Go on greedily with the beginnings of documents.
+
+    Args:
+        model: the model, in evaluation mode and with its own attention (no packed layout).
+        document_format: how documents are written.
+        beginnings: token ids; at most a few dozen, they are all computed at once.
+        max_new_tokens: longest continuation in tokens.
+        cut_mark: is put after a continuation that this limit has cut off.
+    """
+    if not beginnings:
+        return []
+    prompts = [list(ids) for ids in beginnings]
+    found = _generate(model, frozenset({document_format.end}), prompts, max_new_tokens)
+    texts = [str(document_format.tokenizer.decode(ids, skip_special_tokens=True)) for ids in found]
+    return [
+        text.rstrip(_HALF_CHARACTER) + cut_mark if len(ids) == max_new_tokens else text
+        for text, ids in zip(texts, found, strict=True)
+    ]
+
+
 def _generate(
-    model: PreTrainedModel, chat_format: ChatFormat, prompts: list[list[int]], max_new_tokens: int
+    model: PreTrainedModel, stop_ids: frozenset[int], prompts: list[list[int]], max_new_tokens: int
 ) -> list[list[int]]:
     longest = max(map(len, prompts))
-    stops = sorted(chat_format.stop_ids)
+    stops = sorted(stop_ids)
     ids = torch.full((len(prompts), longest), stops[0], dtype=torch.int64)
     mask = torch.zeros_like(ids)
     for row, prompt in enumerate(prompts):
@@ -86,7 +113,7 @@ def _generate(
             eos_token_id=stops,
             pad_token_id=stops[0],
         )
-    return [_until_stop(row.tolist(), chat_format.stop_ids) for row in output[:, longest:]]
+    return [_until_stop(row.tolist(), stop_ids) for row in output[:, longest:]]
 
 
 def _without_reasoning(text: str, thinking: bool) -> str:

@@ -3,23 +3,42 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Final
 
-from peft import PeftModel
-
 from danlu.data.examples import Example
-from danlu.evaluation.general import measure_general
-from danlu.evaluation.generate import answer_all, longest_answer
+from danlu.evaluation.general import Before, measure_general
+from danlu.evaluation.generate import answer_all, continue_all, longest_answer
+from danlu.evaluation.openings import Opening
 from danlu.evaluation.probes import Probe
-from danlu.evaluation.result import GeneralProof, HeldoutProof, ProbeItem, ProbeProof, Proof
+from danlu.evaluation.result import Continuation, GeneralProof, HeldoutProof, ProbeItem, ProbeProof, Proof
 from danlu.models.chat_format import ChatFormat
+from danlu.models.document_format import DocumentFormat
 from danlu.training.forward import LossModel
+from danlu.training.trained import TrainedModel
 
 _FEWEST_TOKENS: Final = 32
+_CONTINUED_TOKENS: Final = 48
+
+
+@dataclass(frozen=True)
+class TextProof:
+    """What the proof of learned texts needs.
+
+    Attributes:
+        document_format: how documents are written.
+        openings: beginnings that both models go on with.
+        learned: whether ``heldout`` are examples that were learned, because none were kept aside.
+    """
+
+    document_format: DocumentFormat
+    openings: Sequence[Opening]
+    learned: bool
 
 
 def prove(
-    model: PeftModel,
+    model: TrainedModel,
+    before: Before,
     chat_format: ChatFormat,
     probes: Sequence[Probe],
     heldout: Sequence[Example],
@@ -27,19 +46,22 @@ def prove(
     token_budget: int,
     *,
     unseen: bool,
+    texts: TextProof | None = None,
     known_losses: tuple[float, float] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Proof:
-    """Measure a tuned model against its own base: the adapter is switched off for "before".
+    """Measure a tuned model against its own base.
 
     Args:
         model: the tuned model.
+        before: gives the base model for a while: the same model with its adapter off, or another one.
         chat_format: how conversations are written.
         probes: questions to ask both.
         heldout: examples that were not learned; may be empty.
         general: examples of general knowledge.
         token_budget: most tokens at once.
         unseen: whether the probes are not in the training data.
+        texts: what is looked at beside when plain texts were learned.
         known_losses: held-out loss before and after, when the run has measured them already.
         progress: receives the catalogue key of what is being done.
     """
@@ -49,13 +71,16 @@ def prove(
     if heldout and known_losses is None:
         progress("evaluation.doing_heldout")
         loss_after = losses.mean_loss(heldout, token_budget)
-        with model.disable_adapter():
-            loss_before = losses.mean_loss(heldout, token_budget)
+        with before() as base:
+            loss_before = LossModel(base).mean_loss(heldout, token_budget)
     model.eval()
-    progress("evaluation.doing_probes")
-    after = answer_all(model, chat_format, questions)
-    with model.disable_adapter():
-        before = answer_all(model, chat_format, questions, _tokens_before(chat_format, after))
+    earlier, after = [], []
+    if questions:
+        progress("evaluation.doing_probes")
+        after = answer_all(model, chat_format, questions)
+        with before() as base:
+            base.eval()
+            earlier = answer_all(base, chat_format, questions, _tokens_before(chat_format, after))
     items = tuple(
         ProbeItem(
             question=probe.question,
@@ -64,12 +89,22 @@ def prove(
             passed_before=probe.passes(old),
             passed_after=probe.passes(new),
         )
-        for probe, old, new in zip(probes, before, after, strict=True)
+        for probe, old, new in zip(probes, earlier, after, strict=True)
     )
+    continuations: tuple[Continuation, ...] = ()
+    if texts is not None and texts.openings:
+        progress("evaluation.doing_openings")
+        continuations = _continuations(model, before, texts)
     progress("evaluation.doing_general")
-    measured = measure_general(losses, general, token_budget)
+    measured = measure_general(losses, before, general, token_budget)
     return Proof(
-        heldout=HeldoutProof(n=len(heldout), loss_before=loss_before, loss_after=loss_after),
+        heldout=HeldoutProof(
+            n=len(heldout),
+            loss_before=loss_before,
+            loss_after=loss_after,
+            texts=texts is not None,
+            learned=texts is not None and texts.learned,
+        ),
         probes=ProbeProof(
             n=len(items),
             pass_before=sum(item.passed_before for item in items),
@@ -80,6 +115,18 @@ def prove(
             n=measured.n, loss_before=measured.loss_before, loss_after=measured.loss_after, kl=measured.kl
         ),
         unseen=unseen,
+        continuations=continuations,
+    )
+
+
+def _continuations(model: TrainedModel, before: Before, texts: TextProof) -> tuple[Continuation, ...]:
+    beginnings = [opening.ids for opening in texts.openings]
+    after = continue_all(model, texts.document_format, beginnings, _CONTINUED_TOKENS, cut_mark=" …")
+    with before() as base:
+        earlier = continue_all(base, texts.document_format, beginnings, _CONTINUED_TOKENS, cut_mark=" …")
+    return tuple(
+        Continuation(opening=opening.text, before=old, after=new)
+        for opening, old, new in zip(texts.openings, earlier, after, strict=True)
     )
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from pydantic import BaseModel, ConfigDict
+import math
+
+from pydantic import BaseModel, ConfigDict, computed_field
 
 from danlu.i18n import Language, t
 
@@ -13,14 +15,40 @@ FORGETTING_WARN = 0.05
 MOVED_WARN = 0.5
 
 
+# Beyond it a loss is so high that its perplexity says nothing, and soon is no number.
+_HIGHEST_LOSS = 50.0
+
+
 class HeldoutProof(BaseModel):
-    """Held-out examples before and after; no losses when nothing was kept aside."""
+    """Held-out examples before and after; no losses when nothing was kept aside.
+
+    Attributes:
+        n: examples; of texts, packed sequences.
+        loss_before: mean loss under the base model, in nats a token.
+        loss_after: the same under the tuned model.
+        texts: whether they are plain texts and not answers.
+        learned: whether they are the examples that were learned, because none were kept aside.
+    """
 
     model_config = ConfigDict(frozen=True)
 
     n: int
     loss_before: float | None
     loss_after: float | None
+    texts: bool = False
+    learned: bool = False
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def perplexity_before(self) -> float | None:
+        """Among how many equally likely tokens the base model chooses, on average: the exponential of its loss."""
+        return _perplexity(self.loss_before)
+
+    @computed_field  # type: ignore[prop-decorator]
+    @property
+    def perplexity_after(self) -> float | None:
+        """The same of the tuned model."""
+        return _perplexity(self.loss_after)
 
 
 class ProbeItem(BaseModel):
@@ -46,6 +74,16 @@ class ProbeProof(BaseModel):
     items: tuple[ProbeItem, ...]
 
 
+class Continuation(BaseModel):
+    """How a text begins, and how the model goes on before and after."""
+
+    model_config = ConfigDict(frozen=True)
+
+    opening: str
+    before: str
+    after: str
+
+
 class GeneralProof(BaseModel):
     """The general set (see ``general``)."""
 
@@ -62,6 +100,7 @@ class Proof(BaseModel):
 
     Attributes:
         unseen: whether the probes are questions that are not in the training data.
+        continuations: of plain texts only.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -70,23 +109,14 @@ class Proof(BaseModel):
     probes: ProbeProof
     general: GeneralProof
     unseen: bool
+    continuations: tuple[Continuation, ...] = ()
 
     def verdict(self, lang: Language | None = None) -> str:
         """Return the result in one sentence, the bad news included."""
         kind = "unseen" if self.unseen else "rows"
-        parts = [
-            t(
-                f"evaluation.verdict_{kind}",
-                lang,
-                n=self.probes.n,
-                before=self.probes.pass_before,
-                after=self.probes.pass_after,
-            )
-        ]
-        if self.heldout.loss_before is not None and self.heldout.loss_after is not None:
-            parts.append(
-                t("evaluation.verdict_heldout", lang, before=self.heldout.loss_before, after=self.heldout.loss_after)
-            )
+        passed = {"before": self.probes.pass_before, "after": self.probes.pass_after}
+        parts = [t(f"evaluation.verdict_{kind}", lang, n=self.probes.n, **passed)] if self.probes.n else []
+        parts += self._about_heldout(lang)
         rise = self.general.loss_after / self.general.loss_before - 1
         if rise > FORGETTING_WARN:
             parts.append(t("evaluation.verdict_forgot", lang, rise=rise))
@@ -95,3 +125,18 @@ class Proof(BaseModel):
         else:
             parts.append(t("evaluation.verdict_kept", lang, rise=rise))
         return " ".join(parts)
+
+    def _about_heldout(self, lang: Language | None) -> list[str]:
+        held = self.heldout
+        if held.loss_before is None or held.loss_after is None:
+            return []
+        losses = {"before": held.loss_before, "after": held.loss_after}
+        if not held.texts:
+            return [t("evaluation.verdict_heldout", lang, **losses)]
+        key = "evaluation.verdict_text_learned" if held.learned else "evaluation.verdict_text"
+        perplexities = {"old": held.perplexity_before, "new": held.perplexity_after}
+        return [t(key, lang, **losses, **perplexities)]
+
+
+def _perplexity(loss: float | None) -> float | None:
+    return None if loss is None else math.exp(min(loss, _HIGHEST_LOSS))

@@ -11,6 +11,7 @@ import psutil
 
 from danlu.models.architecture import read_architecture
 from danlu.models.load import load_model
+from danlu.models.trained_weights import TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -42,7 +43,7 @@ class TransformersReference:
 
     @classmethod
     def load(cls, base: Path, adapter: Path | None) -> TransformersReference:
-        """Load base and adapter; float32 unless memory is short, then bfloat16.
+        """Load base and adapter (or trained weights); float32 unless memory is short, then bfloat16.
 
         Raises:
             ModelError: the base does not load.
@@ -51,6 +52,11 @@ class TransformersReference:
         dtype = "float32" if needed < psutil.virtual_memory().available else "bfloat16"
         model = load_model(base, dtype)
         if adapter is None:
+            return cls(model)
+        if (adapter / TRAINED_WEIGHTS).is_file():
+            from safetensors.torch import load_file
+
+            model.load_state_dict(load_file(adapter / TRAINED_WEIGHTS), strict=False)
             return cls(model)
         from peft import PeftModel
 

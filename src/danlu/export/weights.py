@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 from danlu.errors import ExportError, ModelError
 from danlu.models.checks import read_weights
 from danlu.models.safetensors_stream import TensorSpec, read_header
+from danlu.models.trained_weights import TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
     import torch
@@ -50,7 +51,7 @@ class MergedWeights:
 
     Attributes:
         base: folder of the base model.
-        adapter: folder of a peft adapter, or None for the base alone.
+        adapter: folder of a peft adapter or of trained weights, or None for the base alone.
         specs: the resulting tensors by name, in the order of the files; types are those of the base.
         untied: whether the adapter gives the head weights of its own although the base shares the embedding.
     """
@@ -78,7 +79,12 @@ class MergedWeights:
         for name in files:
             opened = self._stack.enter_context(safe_open(str(self.base / name), framework="pt"))
             self._files.update(dict.fromkeys(opened.keys(), opened))
-        if self.adapter is not None:
+        if self.adapter is not None and (self.adapter / TRAINED_WEIGHTS).is_file():
+            header = read_header(self.adapter / TRAINED_WEIGHTS)
+            self._adapter_file = self._stack.enter_context(safe_open(str(self.adapter / TRAINED_WEIGHTS), "pt"))
+            for name, spec in header.items():
+                self._take(self._target(name), name, spec)
+        elif self.adapter is not None:
             config = read_adapter_config(self.adapter)
             header = read_header(self.adapter / ADAPTER_WEIGHTS)
             self._adapter_file = self._stack.enter_context(
@@ -147,7 +153,10 @@ class MergedWeights:
         name = f"{module}.weight"
         if name == "lm_head.weight" and name not in self.specs:
             self._untie()
-        target = self._target(name)
+        self._take(self._target(name), key, spec)
+
+    def _take(self, target: str, key: str, spec: TensorSpec) -> None:
+        """Put a tensor of what was trained in the place of one of the base."""
         if self.specs[target].shape != spec.shape:
             raise ExportError("export.adapter_misfit", self._where, name=target)
         self._replaced[target] = key
@@ -191,6 +200,8 @@ def read_adapter_config(adapter: Path, *, mergeable: bool = True) -> dict[str, A
         ExportError: no adapter there, or one of another kind.
     """
     path = adapter / ADAPTER_CONFIG
+    if (adapter / TRAINED_WEIGHTS).is_file():
+        raise ExportError("export.no_adapter_made", str(adapter))
     if not path.is_file() or not (adapter / ADAPTER_WEIGHTS).is_file():
         raise ExportError("export.adapter_missing", str(adapter))
     try:

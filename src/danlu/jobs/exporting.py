@@ -6,7 +6,8 @@ from pathlib import Path
 
 from danlu.errors import TrainingError
 from danlu.export.deliver import ExportResult, ExportSource, export_to
-from danlu.jobs.preparing import chat_format_of, set_up_process
+from danlu.jobs.material import chat_format_of
+from danlu.jobs.preparing import set_up_process
 from danlu.jobs.runs import RunFolder
 from danlu.models.library import ModelLibrary
 from danlu.settings import Home
@@ -21,7 +22,7 @@ def export_run(home: Home, run: RunFolder, directory: Path, kind: str, quant: st
         ConflictError: the folder has something in it.
     """
     set_up_process()
-    if not run.adapter.is_dir():
+    if run.trained is None:
         raise TrainingError("jobs.not_finished", run.name, run=run.name)
     plan = run.plan()
     base = ModelLibrary(home).ensure(run.recipe().model)
@@ -29,7 +30,7 @@ def export_run(home: Home, run: RunFolder, directory: Path, kind: str, quant: st
         name=plan.datasets[0].name,
         base=base.path,
         base_name=base.name,
-        adapter=run.adapter,
+        adapter=run.trained,
         tokenizer=base.path,
         chat_format=chat_format_of(base, plan.system, plan.thinking),
     )

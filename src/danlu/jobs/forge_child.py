@@ -72,7 +72,7 @@ def work(order: Order, tell: Tell, stopping: Stopping) -> None:
     if order.task == "publish":
         pipeline.publish(prepared, pipeline.proof_of(prepared.run), tell, order.quant)
         return
-    if not prepared.run.adapter.is_dir():
+    if prepared.run.trained is None:
         stopping.saving.set()
         report = pipeline.train(prepared, tell, stopping.asked.is_set, resume=order.run is not None)
         stopping.saving.clear()

@@ -6,14 +6,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 
 from peft import PeftModel
 
 from danlu.errors import DanluError, TrainingError
-from danlu.evaluation.general import general_examples
-from danlu.evaluation.generate import answer_all
-from danlu.evaluation.proof import prove
+from danlu.evaluation.general import Before, general_examples
+from danlu.evaluation.generate import answer_all, continue_all
+from danlu.evaluation.proof import TextProof, prove
 from danlu.evaluation.report import write_report
 from danlu.evaluation.result import Proof
 from danlu.events import Event, EventLog, Failed, Planned, SampleAnswer
@@ -36,13 +37,17 @@ from danlu.models.library import ModelLibrary
 from danlu.models.load import load_model
 from danlu.models.versions import ModelVersion, ProofSummary
 from danlu.settings import Home
-from danlu.training.adapter import changes_base, load_adapter_weights, load_finished
-from danlu.training.loop import Job, fit
+from danlu.training.adapter import changes_base, load_finished
+from danlu.training.loop import Ask, Job, fit
+from danlu.training.trained import TrainedModel, adapter_off, load_trained
 
 _PROBES_WATCHED = 2
 _WATCHED_TOKENS = 24
+_OPENING_SHOWN = 80
 _GENERAL_FEW = 12
 _GENERAL = 30
+# Sequences of learned text that are measured where none was kept aside.
+_LEARNED_MEASURED = 16
 
 
 def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, resume: bool = False) -> TrainReport:
@@ -91,7 +96,8 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
         seconds=result.seconds,
         peak_rss_bytes=result.peak_rss_bytes,
         plan=plan.prediction,
-        adapter=str(run.adapter) if result.status == "finished" else None,
+        adapter=str(run.adapter) if run.adapter.is_dir() else None,
+        weights=None if run.trained in {None, run.adapter} else str(run.trained),
     )
     write_text(run.path / "report.json", report.model_dump_json(indent=2) + "\n")
     tell(Trained(report=report))
@@ -117,15 +123,19 @@ def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
     if not aside and report is not None and report.heldout_loss is not None and report.heldout_loss_before is not None:
         known = (report.heldout_loss_before, report.heldout_loss)
     with stage(tell, "eval", "jobs.stage_eval"):
-        limit = _GENERAL_FEW if plan.data.train <= 20 else _GENERAL
+        limit = _GENERAL_FEW if plan.objective == "sft" and plan.data.train <= 20 else _GENERAL
+        texts = _text_proof(prepared)
+        learned = texts is not None and texts.learned
         proof = prove(
             model,
+            _before(prepared, model),
             prepared.chat_format,
             prepared.probes,
-            prepared.heldout,
+            prepared.examples[:_LEARNED_MEASURED] if learned else prepared.heldout,
             general_examples(prepared.chat_format, limit=limit),
             plan.settings.token_budget,
             unseen=prepared.unseen,
+            texts=texts,
             known_losses=known,
             progress=lambda key: tell(Note(text=t(key))),
         )
@@ -187,11 +197,11 @@ def publish(prepared: Prepared, proof: Proof | None, tell: Tell, quant: str = "q
             prepared.home,
             name=plan.datasets[0].name,
             base=prepared.base,
-            adapter=prepared.run.adapter,
+            adapter=prepared.run.trained,
             run=prepared.run.name,
             datasets=plan.datasets,
             chat_format=prepared.chat_format,
-            formats=("gguf", "adapter"),
+            formats=("gguf", "adapter") if prepared.run.adapter.is_dir() else ("gguf",),
             quant=quant,
             proof=None if proof is None else _summary(proof),
             model=model,
@@ -217,10 +227,19 @@ def _note_agreement(version: ModelVersion, tell: Tell) -> None:
         tell(Note(text=t("jobs.note_agreement", **export.agreement.model_dump())))
 
 
-def _asker(prepared: Prepared) -> Callable[[PeftModel], tuple[SampleAnswer, ...]]:
-    watched = prepared.probes[:_PROBES_WATCHED]
+def _text_proof(prepared: Prepared) -> TextProof | None:
+    if prepared.document_format is None:
+        return None
+    return TextProof(prepared.document_format, prepared.openings, learned=not prepared.heldout)
 
-    def ask(model: PeftModel) -> tuple[SampleAnswer, ...]:
+
+def _asker(prepared: Prepared) -> Ask | None:
+    """Return what is asked at every measurement: probe questions, or beginnings of texts to go on with."""
+    watched = prepared.probes[:_PROBES_WATCHED]
+    if not watched:
+        return _continuer(prepared)
+
+    def ask(model: TrainedModel) -> tuple[SampleAnswer, ...]:
         questions = [probe.messages for probe in watched]
         answers = answer_all(model, prepared.chat_format, questions, _WATCHED_TOKENS, cut_mark=" …")
         return tuple(
@@ -231,15 +250,44 @@ def _asker(prepared: Prepared) -> Callable[[PeftModel], tuple[SampleAnswer, ...]
     return ask
 
 
-def _finished_model(prepared: Prepared) -> PeftModel:
-    """Return the base model with the finished adapter; switched off, it leaves the base as it is on the disk."""
-    adapter = prepared.run.adapter
-    if not adapter.is_dir():
+def _continuer(prepared: Prepared) -> Ask | None:
+    document_format, openings = prepared.document_format, prepared.openings[:_PROBES_WATCHED]
+    if document_format is None or not openings:
+        return None
+
+    def go_on(model: TrainedModel) -> tuple[SampleAnswer, ...]:
+        beginnings = [opening.ids for opening in openings]
+        texts = continue_all(model, document_format, beginnings, _WATCHED_TOKENS, cut_mark=" …")
+        return tuple(
+            SampleAnswer(question=_last_words(opening.text), answer=" ".join(text.split()))
+            for opening, text in zip(openings, texts, strict=True)
+        )
+
+    return go_on
+
+
+def _last_words(text: str) -> str:
+    line = " ".join(text.split())
+    return line if len(line) <= _OPENING_SHOWN else "…" + line[-_OPENING_SHOWN:]
+
+
+def _finished_model(prepared: Prepared) -> TrainedModel:
+    """Return the model as it came out; an adapter switched off leaves the base as it is on the disk."""
+    trained = prepared.run.trained
+    if trained is None:
         raise TrainingError("jobs.not_finished", prepared.run.name, run=prepared.run.name)
-    if changes_base(prepared.model):
-        return load_finished(load_model(prepared.base.path, prepared.plan.settings.dtype), adapter)
-    load_adapter_weights(prepared.model, adapter)
+    if isinstance(prepared.model, PeftModel) and changes_base(prepared.model):
+        return load_finished(load_model(prepared.base.path, prepared.plan.settings.dtype), trained)
+    load_trained(prepared.model, trained)
     return prepared.model
+
+
+def _before(prepared: Prepared, model: TrainedModel) -> Before:
+    """Return what gives the base: the model without its adapter, or, where it was changed itself, the base anew."""
+    if isinstance(model, PeftModel):
+        return lambda: adapter_off(model)
+    base = load_model(prepared.base.path, prepared.plan.settings.dtype)
+    return lambda: nullcontext(base)
 
 
 def _emit_failure(emit: Callable[[Event], None], error: DanluError) -> None:

@@ -15,18 +15,18 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
-from peft import PeftModel
+from transformers import PreTrainedModel
 
-from danlu.data.conversations import Conversation
-from danlu.data.datasets import DatasetLibrary
-from danlu.data.encode import count_tokens, encode, require_fitting
+from danlu.data.datasets import DatasetLibrary, DatasetManifest, require_kind
+from danlu.data.encode import require_fitting
 from danlu.data.examples import Example
-from danlu.data.split import Split, normalise, split_holdout
-from danlu.errors import DataError
-from danlu.evaluation.probes import Probe, probes_from, read_probes
+from danlu.data.split import Split
+from danlu.evaluation.openings import Opening
+from danlu.evaluation.probes import Probe
 from danlu.files import require_free
 from danlu.hardware import inspect_machine, physical_cores
 from danlu.i18n import t
+from danlu.jobs.material import Material, decide_material, planned_material, probes_of
 from danlu.jobs.messages import (
     Note,
     PlanMade,
@@ -38,18 +38,18 @@ from danlu.jobs.messages import (
 )
 from danlu.jobs.runs import RunFolder, Runs
 from danlu.models.chat_format import ChatFormat
+from danlu.models.document_format import DocumentFormat
 from danlu.models.library import ModelFolder, ModelLibrary
 from danlu.models.load import load_model
-from danlu.models.versions import DatasetRef, Thinking
+from danlu.models.versions import DatasetRef
 from danlu.planning.estimate import predict
-from danlu.planning.facts import DataFacts
-from danlu.planning.plan import Plan, decide_holdout, decide_thinking, make_plan, require_built
+from danlu.planning.plan import Plan, make_plan, require_built
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
-from danlu.training.adapter import attach_lora
 from danlu.training.memory import keep_freed_memory
+from danlu.training.settings import TrainSettings
+from danlu.training.trained import TrainedModel, attach
 
-_PROBES_MADE = 10
 # Room for checkpoints (an adapter and its optimizer state, three at a time), the adapter and the report.
 _RUN_BYTES = 500_000_000
 
@@ -64,13 +64,15 @@ class Prepared:
         recipe: what the person wants.
         plan: every value decided.
         base: the base model's folder.
-        model: the base model with a fresh adapter.
+        model: the base model, ready to be trained.
         chat_format: how conversations are written.
-        split: conversations to learn from and to measure on.
-        examples: the first, encoded.
-        heldout: the second, encoded.
-        probes: questions to ask before and after.
+        split: conversations to learn from and to measure on; none when plain texts are learned.
+        examples: what is learned.
+        heldout: what is measured on; may be empty.
+        probes: questions to ask before and after; may be empty.
         unseen: whether none of the probes is a question of the training data.
+        document_format: how plain texts are written, when those are learned; else None.
+        openings: beginnings of texts to go on with; none of conversations.
     """
 
     home: Home
@@ -78,13 +80,15 @@ class Prepared:
     recipe: Recipe
     plan: Plan
     base: ModelFolder
-    model: PeftModel
+    model: TrainedModel
     chat_format: ChatFormat
     split: Split
     examples: Sequence[Example]
     heldout: Sequence[Example]
     probes: Sequence[Probe]
     unseen: bool
+    document_format: DocumentFormat | None = None
+    openings: Sequence[Opening] = ()
 
 
 def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True) -> Prepared:
@@ -101,22 +105,28 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     with stage(tell, "data", "jobs.stage_data"):
         manifests = [library.register(name) for name in recipe.data.train]
         for manifest in manifests:
-            tell(Note(text=t("jobs.note_data", name=manifest.name, rows=manifest.rows, version=manifest.version)))
+            require_kind(manifest.name, manifest.kind, recipe.objective)
+            tell(Note(text=_about(manifest)))
     with stage(tell, "model", "jobs.stage_model", name=recipe.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
     with stage(tell, "plan", "jobs.stage_plan"):
         require_free(home.runs, _RUN_BYTES)
         machine = inspect_machine(home.cache)
         datasets = tuple(DatasetRef(name=item.name, version=item.version, sha256=item.sha256) for item in manifests)
-        conversations = _conversations(library, datasets, recipe)
-        share = decide_holdout(recipe, len(conversations))
-        chat_format, notices = decide_thinking(ChatFormat.load(base.path, recipe.system), conversations)
-        encoded = _Encoded.of(conversations, float(share.value or 0), recipe.train.seed, chat_format)
-        if not encoded.examples:
-            raise DataError("data.no_rows", ", ".join(recipe.data.train))
-        plan = make_plan(recipe, base, encoded.facts(), machine, datasets, share, chat_format.thinking, notices)
+        decided = decide_material(recipe, base, machine, library, datasets)
+        material = decided.material
+        plan = make_plan(
+            recipe,
+            base,
+            material.facts,
+            machine,
+            datasets,
+            decided.holdout,
+            material.chat_format.thinking,
+            decided.notices,
+        )
         with _new_run(home, manifests[0].name) as run:
-            prepared = _assemble(home, run, recipe, plan, base, encoded)
+            prepared = _assemble(home, run, recipe, plan, base, material)
             if predict_cost:
                 prediction = predict(prepared.model, prepared.examples, prepared.heldout, plan.settings)
                 plan = plan.model_copy(update={"prediction": prediction})
@@ -146,14 +156,10 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
     library = DatasetLibrary(home.datasets)
     with stage(tell, "model", "jobs.stage_model", name=plan.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
-        chat_format = chat_format_of(base, plan.system, plan.thinking)
-        conversations = _conversations(library, plan.datasets, recipe)
-        encoded = _Encoded.of(conversations, plan.holdout_share, plan.settings.seed, chat_format)
-        if data is not None:
-            encoded = encoded.measured_on(library.open(data).conversations)
-            if probes is None:
-                recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": None})})
-        prepared = _assemble(home, run, recipe, plan, base, encoded)
+        material = planned_material(plan, recipe, base, library, data)
+        if data is not None and probes is None:
+            recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": None})})
+        prepared = _assemble(home, run, recipe, plan, base, material)
     tell(PlanMade(run=run.name, plan=plan))
     return prepared
 
@@ -168,76 +174,38 @@ def set_up_process() -> None:
     os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
-@dataclass(frozen=True)
-class _Encoded:
-    """The split conversations as examples of one chat format."""
-
-    split: Split
-    chat_format: ChatFormat
-    examples: Sequence[Example]
-    heldout: Sequence[Example]
-
-    @classmethod
-    def of(cls, conversations: Sequence[Conversation], share: float, seed: int, chat_format: ChatFormat) -> _Encoded:
-        split = split_holdout(conversations, share, seed)
-        return cls(split, chat_format, encode(split.train, chat_format), encode(split.holdout, chat_format))
-
-    def measured_on(self, conversations: Sequence[Conversation]) -> _Encoded:
-        split = Split(self.split.train, tuple(conversations))
-        return replace(self, split=split, heldout=encode(conversations, self.chat_format))
-
-    def facts(self) -> DataFacts:
-        return DataFacts(
-            rows=len(self.split.train) + len(self.split.holdout),
-            train=len(self.examples),
-            holdout=len(self.split.holdout),
-            tokens=count_tokens(self.examples),
-        )
-
-
-def _assemble(home: Home, run: RunFolder, recipe: Recipe, plan: Plan, base: ModelFolder, encoded: _Encoded) -> Prepared:
-    for part in (encoded.examples, encoded.heldout):
+def _assemble(
+    home: Home, run: RunFolder, recipe: Recipe, plan: Plan, base: ModelFolder, material: Material
+) -> Prepared:
+    for part in (material.examples, material.heldout):
         require_fitting(part, plan.max_length, plan.datasets[0].name)
-    probes, unseen = _probes(recipe, encoded.split, plan.settings.seed)
+    probes, unseen = probes_of(recipe, material, plan.settings.seed)
     return Prepared(
         home=home,
         run=run,
         recipe=recipe,
         plan=plan,
         base=base,
-        model=attach_lora(load_model(base.path, plan.settings.dtype), plan.settings.lora, plan.settings.seed),
-        chat_format=encoded.chat_format,
-        split=encoded.split,
-        examples=encoded.examples,
-        heldout=encoded.heldout,
+        model=attach(_load(base, plan.settings), plan.settings),
+        chat_format=material.chat_format,
+        split=material.split,
+        examples=material.examples,
+        heldout=material.heldout,
         probes=probes,
         unseen=unseen,
+        document_format=material.document_format,
+        openings=material.openings,
     )
 
 
-def _probes(recipe: Recipe, split: Split, seed: int) -> tuple[list[Probe], bool]:
-    """Take the recipe's probes, or make some of the held-out rows, or else of the rows themselves.
-
-    Returns:
-        The probes, and whether none of them is a question of the training data.
-    """
-    if recipe.eval.probes is not None:
-        probes = read_probes(Path(recipe.eval.probes))
-    else:
-        probes = probes_from(split.holdout or split.train, _PROBES_MADE, seed)
-    known = {normalise(conversation.question) for conversation in split.train}
-    return probes, not any(normalise(probe.question) in known for probe in probes)
+def _load(base: ModelFolder, settings: TrainSettings) -> PreTrainedModel:
+    bits = settings.lora.quantization_bit if settings.method == "qlora" else None
+    return load_model(base.path, settings.dtype, bits=bits)
 
 
-def _conversations(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Conversation]:
-    most = recipe.data.max_samples
-    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).conversations[:most]]
-
-
-def chat_format_of(base: ModelFolder, system: str, thinking: Thinking) -> ChatFormat:
-    """Return the chat format of a run on a base model; a template without think blocks has no policy."""
-    plain = ChatFormat.load(base.path, system)
-    return replace(plain, thinking=thinking) if plain.can_think else plain
+def _about(manifest: DatasetManifest) -> str:
+    key = "jobs.note_texts" if manifest.kind == "texts" else "jobs.note_data"
+    return t(key, name=manifest.name, rows=manifest.rows, version=manifest.version)
 
 
 @contextmanager

@@ -48,6 +48,7 @@ class TrainReport(BaseModel):
     peak_rss_bytes: int
     plan: Prediction | None
     adapter: str | None
+    weights: str | None = None
 
 
 @dataclass(frozen=True)
@@ -72,8 +73,13 @@ class RunFolder:
 
     @property
     def adapter(self) -> Path:
-        """Its adapter; there only when the run has finished."""
+        """Its adapter; there only when a run of LoRA has finished."""
         return self.path / "adapter"
+
+    @property
+    def trained(self) -> Path | None:
+        """The folder of what was trained, ``adapter`` or ``weights``; None before the run has finished."""
+        return next((path for path in (self.adapter, self.path / "weights") if path.is_dir()), None)
 
     @property
     def stop_file(self) -> Path:

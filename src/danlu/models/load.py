@@ -9,7 +9,7 @@ from __future__ import annotations
 import contextlib
 import json
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from danlu.errors import ModelError
 
@@ -53,7 +53,9 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
         raise ModelError("models.tokenizer_damaged", str(folder), reason=first_line(error)) from error
 
 
-def load_model(folder: Path, dtype: Dtype | str, attn: Attention | str | None = None) -> PreTrainedModel:
+def load_model(
+    folder: Path, dtype: Dtype | str, attn: Attention | str | None = None, bits: Literal[4, 8] | None = None
+) -> PreTrainedModel:
     """Load a causal language model from a folder, in evaluation mode, without gradients switched off.
 
     Weights are read through a memory map and converted tensor by tensor, so the peak is about the size of the model
@@ -63,6 +65,8 @@ def load_model(folder: Path, dtype: Dtype | str, attn: Attention | str | None = 
         folder: a folder with ``config.json`` and safetensors.
         dtype: the type of the weights in memory: ``float32``, ``bfloat16`` or ``float16``.
         attn: attention implementation of transformers; its own choice when None.
+        bits: keep the matrices of the layers in 4 bits (NF4, double quantisation) or 8; ``dtype`` is then what they are
+            multiplied in. Needs bitsandbytes. Not to be changed or exported.
 
     Raises:
         ModelError: the folder has no safetensors, needs code of its own, or does not fit its configuration.
@@ -83,6 +87,7 @@ def load_model(folder: Path, dtype: Dtype | str, attn: Attention | str | None = 
                 use_safetensors=True,
                 local_files_only=True,
                 trust_remote_code=False,
+                quantization_config=None if bits is None else _quantization(bits, getattr(torch, dtype)),
             )
     except (ValueError, OSError, RuntimeError) as error:
         raise ModelError("models.weights_do_not_load", str(folder), reason=first_line(error)) from error
@@ -94,6 +99,19 @@ def load_model(folder: Path, dtype: Dtype | str, attn: Attention | str | None = 
         model.generation_config.top_k = None
     model.eval()
     return model
+
+
+def _quantization(bits: Literal[4, 8], dtype: Any) -> Any:
+    from transformers import BitsAndBytesConfig
+
+    if bits == 8:
+        return BitsAndBytesConfig(load_in_8bit=True)
+    return BitsAndBytesConfig(
+        load_in_4bit=True,
+        bnb_4bit_quant_type="nf4",
+        bnb_4bit_use_double_quant=True,
+        bnb_4bit_compute_dtype=dtype,
+    )
 
 
 def first_line(error: BaseException) -> str:

@@ -7,22 +7,21 @@ from collections.abc import Sequence
 
 import psutil
 import torch
-from peft import PeftModel
 
 from danlu.data.batches import step_members
 from danlu.data.examples import Example
 from danlu.planning.plan import Prediction
-from danlu.training.adapter import trainable
 from danlu.training.forward import LossModel
 from danlu.training.memory import peak_rss
 from danlu.training.settings import TrainSettings
+from danlu.training.trained import TrainedModel, trainable
 
 # The step that is measured runs on warm caches; events, clipping and the optimizer come on top (own allowance).
 _OVERHEAD = 1.05
 
 
 def predict(
-    model: PeftModel, examples: Sequence[Example], heldout: Sequence[Example], settings: TrainSettings
+    model: TrainedModel, examples: Sequence[Example], heldout: Sequence[Example], settings: TrainSettings
 ) -> Prediction:
     """Run the largest piece of the run forward and backward, and scale.
 
@@ -30,7 +29,7 @@ def predict(
     Gradients are thrown away, so the run that follows is not changed.
 
     Args:
-        model: the model with its fresh adapter.
+        model: the model, ready to be trained.
         examples: the examples that will be learned.
         heldout: the examples that will be measured on.
         settings: the decided settings.

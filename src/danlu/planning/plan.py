@@ -12,16 +12,17 @@ from pydantic import BaseModel, ConfigDict
 
 from danlu.data.conversations import Conversation
 from danlu.errors import RecipeError
+from danlu.files import format_bytes
 from danlu.hardware import Machine
 from danlu.i18n import Language, t
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelFolder
 from danlu.models.versions import DatasetRef, Thinking
-from danlu.planning import rules
-from danlu.planning.facts import DataFacts
+from danlu.planning import rules, text_rules
+from danlu.planning.facts import DataFacts, TextFacts
 from danlu.planning.rules import Choice
-from danlu.recipe import Recipe
-from danlu.training.settings import LoraSettings, TrainSettings
+from danlu.recipe import Objective, Recipe
+from danlu.training.settings import ADAPTER_METHODS, FreezeSettings, LoraSettings, TrainSettings
 
 Value = float | int | str | bool | None
 
@@ -90,6 +91,7 @@ class DataSummary(BaseModel):
     tokens: int
     supervised_tokens: int
     longest: int
+    pieces: int | None = None
 
 
 class Plan(BaseModel):
@@ -98,6 +100,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
+    objective: Objective = "sft"
     model: str
     datasets: tuple[DatasetRef, ...]
     holdout_share: float
@@ -137,6 +140,32 @@ def decide_holdout(recipe: Recipe, rows: int) -> Choice:
     require_built(recipe)
     wished = recipe.data.holdout
     return Choice(float(wished), "planning.chosen") if isinstance(wished, float | int) else rules.holdout_share(rows)
+
+
+def decide_text_length(recipe: Recipe, base: ModelFolder, machine: Machine) -> int:
+    """Return the length that plain texts are cut to.
+
+    Raises:
+        RecipeError: the recipe names one that is longer than the model can take.
+    """
+    wished, limit = recipe.train.max_length, base.architecture.max_context
+    if wished == "auto":
+        return int(text_rules.max_length(base, machine).value or 0)
+    if wished > limit:
+        raise RecipeError("planning.longer_than_model", "train.max_length", value=wished, limit=limit)
+    return wished
+
+
+def decide_text_holdout(recipe: Recipe, pieces: int, tokens: int) -> Choice:
+    """Return the share of pieces of text to keep aside.
+
+    Raises:
+        RecipeError: the recipe names a data set, which is not built yet.
+    """
+    require_built(recipe)
+    wished = recipe.data.holdout
+    chosen = isinstance(wished, float | int)
+    return Choice(float(wished), "planning.chosen") if chosen else text_rules.holdout_share(pieces, tokens)
 
 
 def decide_thinking(plain: ChatFormat, conversations: Sequence[Conversation]) -> tuple[ChatFormat, tuple[Notice, ...]]:
@@ -183,29 +212,43 @@ def make_plan(
     wish = recipe.train
     by_recipe = recipe.data.holdout != "auto"
     decider.decide("data.holdout", holdout.value if by_recipe else "auto", holdout)
-    batch = decider.decide("train.batch_size", wish.batch_size, rules.batch_size(data))
-    passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, rules.epochs(data))
+    texts = data.texts is not None
+    sizing = text_rules if texts else rules
+    batch = decider.decide("train.batch_size", wish.batch_size, sizing.batch_size(data))
+    passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, sizing.epochs(data))
     steps = max(1, math.ceil(data.train * passes / batch))
+    rated = text_rules.learning_rate(base.architecture, batch, recipe.method) if texts else None
     rate = decider.decide(
-        "train.learning_rate", wish.learning_rate, rules.learning_rate(base.architecture, batch, steps)
+        "train.learning_rate",
+        wish.learning_rate,
+        rated or rules.learning_rate(base.architecture, batch, steps, recipe.method),
     )
     kind = decider.decide("train.lr_scheduler_type", wish.lr_scheduler_type, rules.scheduler())
     warmup = decider.decide("train.warmup_ratio", wish.warmup_ratio, rules.warmup_ratio())
-    dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine))
-    longest = decider.decide("train.max_length", wish.max_length, rules.max_length(base.architecture, data))
-    r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
-    alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r, recipe.lora))
+    dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine, recipe.method))
+    limit = text_rules.max_length(base, machine) if texts else rules.max_length(base.architecture, data)
+    longest = decider.decide("train.max_length", wish.max_length, limit)
+    lora, freeze = LoraSettings(), FreezeSettings()
+    if recipe.method in ADAPTER_METHODS:
+        r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
+        alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r, recipe.lora))
+        lora = LoraSettings(**recipe.lora.model_dump() | {"r": r, "lora_alpha": alpha})
+    elif recipe.method == "freeze":
+        layers = decider.decide("freeze.layers", recipe.freeze.layers, rules.thawed_layers(base.architecture))
+        freeze = FreezeSettings(**recipe.freeze.model_dump() | {"layers": layers})
     every = decider.decide("eval.every", recipe.eval.every, rules.eval_every(steps, data))
     stop = decider.decide("eval.early_stopping", recipe.eval.early_stopping, rules.early_stopping(data))
-    budget = rules.token_budget(data, machine, base)
-    few = data.train <= rules.FEW
+    budget = rules.token_budget(data, machine, base, recipe.method)
+    few = not texts and data.train <= rules.FEW
     settings = TrainSettings(
         learning_rate=rate,
         steps=steps,
         batch_size=batch,
-        lora=LoraSettings(**recipe.lora.model_dump() | {"r": r, "lora_alpha": alpha}),
+        method=recipe.method,
+        lora=lora,
+        freeze=freeze,
         token_budget=int(budget.value or 0),
-        share_prefix=recipe.lora.lora_dropout == 0 and wish.neftune_noise_alpha is None,
+        share_prefix=lora.lora_dropout == 0 and wish.neftune_noise_alpha is None,
         max_grad_norm=wish.max_grad_norm,
         weight_decay=wish.weight_decay,
         optim=wish.optim,
@@ -221,6 +264,7 @@ def make_plan(
         checkpoint_every=max(1, every),
     )
     return Plan(
+        objective=recipe.objective,
         model=base.name,
         datasets=datasets,
         holdout_share=float(holdout.value or 0),
@@ -235,17 +279,49 @@ def make_plan(
             tokens=data.tokens.total,
             supervised_tokens=data.tokens.supervised,
             longest=data.tokens.longest,
+            pieces=data.texts.pieces if data.texts else None,
         ),
         settings=settings,
         decisions=tuple(decider.decisions),
-        notices=(*_notices(data), *notices),
+        notices=(*_notices(data, longest, recipe), *_memory_notices(settings, base, machine, data), *notices),
     )
 
 
-def _notices(data: DataFacts) -> list[Notice]:
-    if data.rows < 90:
-        return [Notice(code="planning.notice_few_rows", params={"rows": data.rows})]
-    return []
+def _notices(data: DataFacts, longest: int, recipe: Recipe) -> list[Notice]:
+    notices = []
+    if data.texts is not None:
+        notices += _text_notices(data.rows, data.texts, data.tokens.supervised, longest)
+    elif data.rows < 90:
+        notices.append(Notice(code="planning.notice_few_rows", params={"rows": data.rows}))
+    if recipe.method == "qlora":
+        notices.append(Notice(code="planning.notice_qlora"))
+    return notices
+
+
+def _memory_notices(settings: TrainSettings, base: ModelFolder, machine: Machine, data: DataFacts) -> list[Notice]:
+    """Say before anything is loaded that memory will not suffice, and what would fit."""
+    shape, room, dtype = base.architecture, machine.available_bytes, settings.dtype
+    rank, bits = settings.lora.r, settings.lora.quantization_bit
+    needed = rules.memory_needed(settings.method, shape, rank, settings.token_budget, dtype, bits)
+    if needed <= room:
+        return []
+    sizes: dict[str, str | int | float] = {"needed": format_bytes(needed), "room": format_bytes(room)}
+    fitting = rules.methods_that_fit(shape, rank, data.tokens.longest, dtype, room)
+    if not fitting:
+        return [Notice(code="planning.notice_memory_none", params=sizes)]
+    return [Notice(code="planning.notice_memory", params={**sizes, "methods": ", ".join(fitting)})]
+
+
+def _text_notices(documents: int, texts: TextFacts, tokens: int, longest: int) -> list[Notice]:
+    notices = []
+    if texts.cut:
+        params: dict[str, str | int | float] = {
+            "cut": texts.cut, "documents": documents, "pieces": texts.pieces, "length": longest,
+        }  # fmt: skip
+        notices.append(Notice(code="planning.notice_cut", params=params))
+    if tokens < text_rules.FEW_TOKENS:
+        notices.append(Notice(code="planning.notice_few_tokens", params={"tokens": tokens}))
+    return notices
 
 
 def require_built(recipe: Recipe) -> None:
@@ -256,10 +332,14 @@ def require_built(recipe: Recipe) -> None:
     """
     if isinstance(recipe.data.holdout, str) and recipe.data.holdout != "auto":
         raise RecipeError("planning.holdout_dataset", "data.holdout", value=recipe.data.holdout)
-    if recipe.objective != "sft":
-        raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft")
-    if recipe.method != "lora":
-        raise RecipeError("planning.not_built", "method", value=recipe.method, built="lora")
+    if recipe.objective not in {"sft", "pretrain"}:
+        raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft, pretrain")
+    if recipe.method == "qlora" and find_spec("bitsandbytes") is None:
+        raise RecipeError("planning.needs_extra", "method", value="qlora", extra="gpu")
+    if recipe.method == "qlora" and recipe.lora.init_lora_weights != "default":
+        raise RecipeError("planning.qlora_with_init", "lora.init_lora_weights")
+    if recipe.method in {"full", "freeze"} and recipe.train.dtype == "bfloat16":
+        raise RecipeError("planning.weights_need_fp32", "train.dtype", value=recipe.method)
     if recipe.lora.use_dora and recipe.lora.init_lora_weights != "default":
         raise RecipeError("planning.dora_with_init", "lora.init_lora_weights")
     if recipe.train.optim == "adamw_8bit" and find_spec("bitsandbytes") is None:

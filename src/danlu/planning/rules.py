@@ -16,7 +16,8 @@ from danlu.hardware import Machine
 from danlu.models.architecture import Architecture
 from danlu.models.library import ModelFolder
 from danlu.planning.facts import DataFacts
-from danlu.recipe import LoraSection
+from danlu.recipe import LoraSection, Method
+from danlu.training.settings import ADAPTER_METHODS
 
 FEW: Final = 20
 """Up to so many rows, a run is about learning these very sentences."""
@@ -25,10 +26,12 @@ _TINKER_BASE: Final = 5e-4
 _TINKER_EXPONENT: Final = {"llama": 0.781}
 _TINKER_EXPONENT_OTHER: Final = 0.0775
 _TINKER_BATCH: Final = 128
-_SHORT_RUN_STEPS: Final = 1000
+SHORT_RUN_STEPS: Final = 1000
 _SHORT_RUN_MOST: Final = 12.0
 _CAP: Final = 1.5
 _RANKS: Final = (16, 32, 64, 128)
+_ADAPTER_FASTER: Final = 10
+_PROCESS_BYTES: Final = 600_000_000
 _MEMORY_SHARE: Final = 0.6
 _MOST_TOKENS: Final = 1024
 
@@ -85,20 +88,23 @@ def epochs(data: DataFacts) -> Choice:
     return Choice(3 if data.train < 20_000 else 1, "planning.epochs_large", {"rows": data.train})
 
 
-def learning_rate(model: Architecture, batch: int, steps: int) -> Choice:
+def learning_rate(model: Architecture, batch: int, steps: int, method: Method = "lora") -> Choice:
     """Tinker's formula for LoRA, raised for short runs and capped below where its sweep diverged.
 
     ``5e-4 · (2000 / H)^p · sqrt(batch / 128)`` with p = 0.781 for llama and 0.0775 for others; runs under 1,000 steps
     get up to twelve times that (Tinker: about fifteen for very short runs), but never more than 1.5 times the value
-    at batch 128 (72 of 80 divergences of the sweep were at 3e-3).
+    at batch 128 (72 of 80 divergences of the sweep were at 3e-3). The model's own weights learn at a tenth of
+    the rate of an adapter (LoRA Without Regret; Tinker's ``get_lora_lr_over_full_finetune_lr``).
     """
     exponent = _TINKER_EXPONENT.get(model.type, _TINKER_EXPONENT_OTHER)
     full = _TINKER_BASE * (2000 / model.hidden_size) ** exponent
-    boost = min(max(_SHORT_RUN_STEPS / max(steps, 1), 1.0), _SHORT_RUN_MOST)
+    boost = min(max(SHORT_RUN_STEPS / max(steps, 1), 1.0), _SHORT_RUN_MOST)
     rate = min(full * math.sqrt(batch / _TINKER_BATCH) * boost, full * _CAP)
-    rounded = float(f"{rate:.1e}")
+    rounded = float(f"{rate if method in ADAPTER_METHODS else rate / _ADAPTER_FASTER:.1e}")
     params: dict[str, str | int | float] = {"family": model.type, "hidden": model.hidden_size, "steps": steps}
-    return Choice(rounded, "planning.learning_rate", params)
+    return Choice(
+        rounded, "planning.learning_rate" if method in ADAPTER_METHODS else "planning.learning_rate_full", params
+    )
 
 
 def rank(model: Architecture, data: DataFacts) -> Choice:
@@ -127,8 +133,18 @@ def max_length(model: Architecture, data: DataFacts) -> Choice:
     return Choice(model.max_context, "planning.max_length", {"longest": data.tokens.longest})
 
 
-def dtype(machine: Machine) -> Choice:
-    """The number format this machine multiplies faster in, by measurement."""
+def thawed_layers(model: Architecture) -> Choice:
+    """An eighth of the layers, at least two: the last ones, which shape the answer."""
+    return Choice(max(2, model.layers // 8), "planning.thawed_layers", {"layers": model.layers})
+
+
+def dtype(machine: Machine, method: Method = "lora") -> Choice:
+    """The number format this machine multiplies faster in, by measurement.
+
+    Weights that are trained themselves stay in fp32: bf16 has 8 bits, and most corrections are smaller than that.
+    """
+    if method not in ADAPTER_METHODS:
+        return Choice("float32", "planning.dtype_full")
     speeds = {name: round(speed) for name, speed in machine.gflops.items()}
     return Choice(machine.fastest_dtype, "planning.dtype", {"fp32": speeds["float32"], "bf16": speeds["bfloat16"]})
 
@@ -156,9 +172,46 @@ def early_stopping(data: DataFacts) -> Choice:
     return Choice(True, "planning.early_stopping_on")
 
 
-def token_budget(data: DataFacts, machine: Machine, base: ModelFolder) -> Choice:
+def token_budget(data: DataFacts, machine: Machine, base: ModelFolder, method: Method = "lora") -> Choice:
     """As many tokens at once as memory allows, at most 1024, beyond which nothing is gained (measured on two cores)."""
-    room = machine.available_bytes * _MEMORY_SHARE - 2 * base.bytes
-    fits = int(max(room, 0) / base.architecture.activation_bytes(1, bytes_per_value=4))
-    budget = max(min(_MOST_TOKENS, fits), data.tokens.longest)
+    budget = max(min(_MOST_TOKENS, fitting_tokens(machine, base, method)), data.tokens.longest)
     return Choice(budget, "planning.token_budget")
+
+
+def fitting_tokens(machine: Machine, base: ModelFolder, method: Method = "lora") -> int:
+    """Return how many tokens can be computed at once in the memory that is free."""
+    # A copy in fp32; of weights that are trained themselves there are a gradient and two values of the optimizer, too.
+    held = 16 * base.architecture.parameters if method == "full" else 2 * base.bytes
+    room = machine.available_bytes * _MEMORY_SHARE - held
+    return int(max(room, 0) / base.architecture.activation_bytes(1, bytes_per_value=4))
+
+
+def memory_needed(method: Method, base: Architecture, rank: int, tokens: int, dtype: str, bits: int = 4) -> int:
+    """Estimate the peak memory of a run in bytes, before anything is loaded.
+
+    Weights in ``dtype`` (with QLoRA the matrices of the layers in ``bits``); of what is trained, in fp32, the weight,
+    its gradient and two values of the optimizer; activations of ``tokens`` tokens at once; the process. ``freeze``
+    counts as an eighth of the model.
+
+    Args:
+        method: what is trained.
+        base: the shape of the model.
+        rank: rank of the adapter.
+        tokens: most tokens at once.
+        dtype: ``float32`` or ``bfloat16``.
+        bits: bits of quantised matrices.
+    """
+    size = 4 if dtype == "float32" else 2
+    weights: float = size * base.parameters
+    if method == "qlora":
+        weights = size * (base.parameters - base.linear_parameters) + base.linear_parameters * (bits + 0.2) / 8
+    trained = {"full": base.parameters, "freeze": base.parameters // 8}.get(method, base.lora_parameters(rank))
+    # Of the model's own weights the copy that is trained is the model.
+    beside = 12 if method in {"full", "freeze"} else 16
+    return int(weights + beside * trained + base.activation_bytes(tokens, bytes_per_value=size) + _PROCESS_BYTES)
+
+
+def methods_that_fit(base: Architecture, rank: int, tokens: int, dtype: str, room: int) -> list[Method]:
+    """Return the methods that need less memory than there is, from the most thorough to the most sparing."""
+    methods: tuple[Method, ...] = ("full", "freeze", "lora", "qlora")
+    return [method for method in methods if memory_needed(method, base, rank, tokens, dtype) <= room]

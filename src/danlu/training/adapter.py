@@ -1,4 +1,4 @@
-"""The LoRA adapter: put into a model by peft, saved in peft's format."""
+"""The LoRA adapter: put into a model by peft, saved in peft's format. ``trained`` asks it for the method ``lora``."""
 
 from __future__ import annotations
 
@@ -150,8 +150,3 @@ def adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
     """Return a copy of the adapter's weights by peft's names."""
     state = get_peft_model_state_dict(model)
     return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}
-
-
-def trainable(model: PeftModel) -> dict[str, torch.nn.Parameter]:
-    """Return what is trained, by name, in a fixed order."""
-    return {name: value for name, value in sorted(model.named_parameters()) if value.requires_grad}

@@ -1,7 +1,7 @@
 """Checkpoints: everything a run needs to go on as if it had never stopped, in safetensors and JSON, atomically.
 
 A checkpoint is a folder ``step-000040``; a folder of that name is always complete. The newest two are kept, and
-``best`` beside them, the adapter with the lowest held-out loss.
+``best`` beside them, what was trained at the lowest held-out loss.
 """
 
 from __future__ import annotations
@@ -11,13 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from peft import PeftModel
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from danlu.errors import TrainingError
 from danlu.files import new_folder
-from danlu.training.adapter import load_adapter_weights, load_tensors, save_adapter, save_tensors, trainable
+from danlu.training.adapter import load_tensors, save_tensors
 from danlu.training.optimizers import Optimizers
+from danlu.training.trained import TrainedModel, load_trained, save_trained, trainable
 
 _KEPT = 2
 _STATE = "state.json"
@@ -62,13 +62,13 @@ class Checkpoints:
 
     Attributes:
         folder: ``runs/RUN/checkpoints``.
-        base_model: name written into the adapters.
+        base_model: name of the base model, written into adapters.
     """
 
     folder: Path
     base_model: str
 
-    def save(self, model: PeftModel, optimizer: Optimizers, state: LoopState) -> Path:
+    def save(self, model: TrainedModel, optimizer: Optimizers, state: LoopState) -> Path:
         """Write a checkpoint and remove all but the newest two.
 
         Raises:
@@ -76,42 +76,42 @@ class Checkpoints:
         """
         target = self.folder / f"step-{state.step:06d}"
         with new_folder(target) as partial:
-            save_adapter(model, partial, self.base_model)
+            save_trained(model, partial, self.base_model)
             save_tensors(_optimizer_tensors(model, optimizer), partial / _OPTIMIZER)
             (partial / _STATE).write_text(state.model_dump_json(indent=2), encoding="utf-8")
         for old in self._all()[:-_KEPT]:
             shutil.rmtree(old)
         return target
 
-    def save_best(self, model: PeftModel) -> None:
-        """Keep the adapter as the best one so far."""
+    def save_best(self, model: TrainedModel) -> None:
+        """Keep what is trained as the best so far."""
         with new_folder(self.folder / BEST) as partial:
-            save_adapter(model, partial, self.base_model)
+            save_trained(model, partial, self.base_model)
 
     def newest(self) -> Path | None:
         """Return the newest complete checkpoint, or None."""
         found = self._all()
         return found[-1] if found else None
 
-    def restore(self, folder: Path, model: PeftModel, optimizer: Optimizers) -> LoopState:
-        """Put a checkpoint's adapter and optimizer state back and return where the loop stood.
+    def restore(self, folder: Path, model: TrainedModel, optimizer: Optimizers) -> LoopState:
+        """Put what a checkpoint's model and optimizer had back and return where the loop stood.
 
         Raises:
-            TrainingError: the checkpoint is damaged or belongs to another adapter.
+            TrainingError: the checkpoint is damaged or belongs to another model.
         """
         try:
             state = LoopState.model_validate_json((folder / _STATE).read_bytes())
         except (OSError, ValidationError) as error:
             raise TrainingError("training.checkpoint_damaged", str(folder)) from error
-        load_adapter_weights(model, folder)
+        load_trained(model, folder)
         _restore_optimizer(model, optimizer, load_tensors(folder / _OPTIMIZER), folder)
         return state
 
-    def restore_best(self, model: PeftModel) -> bool:
-        """Put the best adapter back, if one was kept."""
+    def restore_best(self, model: TrainedModel) -> bool:
+        """Put the best state back, if one was kept."""
         folder = self.folder / BEST
         if folder.is_dir():
-            load_adapter_weights(model, folder)
+            load_trained(model, folder)
             return True
         return False
 
@@ -119,7 +119,7 @@ class Checkpoints:
         return sorted(path for path in self.folder.glob("step-*") if path.is_dir())
 
 
-def _optimizer_tensors(model: PeftModel, optimizer: Optimizers) -> dict[str, torch.Tensor]:
+def _optimizer_tensors(model: TrainedModel, optimizer: Optimizers) -> dict[str, torch.Tensor]:
     """Return the optimizer's state as tensors ``NAME|KEY``; a number is a tensor without dimensions, ``NAME|KEY#``."""
     tensors: dict[str, torch.Tensor] = {}
     for name, parameter in trainable(model).items():
@@ -131,7 +131,9 @@ def _optimizer_tensors(model: PeftModel, optimizer: Optimizers) -> dict[str, tor
     return tensors
 
 
-def _restore_optimizer(model: PeftModel, optimizer: Optimizers, tensors: dict[str, torch.Tensor], folder: Path) -> None:
+def _restore_optimizer(
+    model: TrainedModel, optimizer: Optimizers, tensors: dict[str, torch.Tensor], folder: Path
+) -> None:
     parameters = trainable(model)
     states: dict[str, dict[str, torch.Tensor | float]] = {}
     for full_name, tensor in tensors.items():

@@ -11,11 +11,12 @@ from peft import PeftModel
 from torch import nn
 
 from danlu.data.batches import MicroBatch, micro_batches
-from danlu.data.examples import Example
+from danlu.data.examples import Example, unpacked
 from danlu.training.attention import ATTENTION_NAME
 from danlu.training.lora_linear import fused_forwards
-from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
+from danlu.training.loss import chunked_cross_entropy
 from danlu.training.products import in_place
+from danlu.training.trained import TrainedModel, base_of
 
 # Architectures whose attention is full and causal and whose logits are the head's output: the packed path is exact
 # for them (tested for each). Others (sliding windows, soft caps, state spaces) take the plain path.
@@ -24,16 +25,16 @@ _TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
 class LossModel:
-    """A model with an adapter, and the way its loss is computed.
+    """A model that is trained, and the way its loss is computed.
 
     Attributes:
-        model: the peft model.
+        model: the model with what is trained in it.
         packed: whether the packed path is used.
     """
 
     def __init__(
         self,
-        model: PeftModel,
+        model: TrainedModel,
         *,
         share_prefix: bool = True,
         smoothing: float = 0.0,
@@ -42,12 +43,13 @@ class LossModel:
         self.model = model
         self._smoothing = smoothing
         self._noise = noise
-        self._base = model.get_base_model()
+        self._base = base_of(model)
         config = self._base.config
         windowed = getattr(config, "use_sliding_window", config.model_type == "mistral") and getattr(
             config, "sliding_window", None
         )
-        dropout = max((c.lora_dropout for c in model.peft_config.values()), default=0.0)
+        adapters = model.peft_config.values() if isinstance(model, PeftModel) else ()
+        dropout = max((config.lora_dropout for config in adapters), default=0.0)
         dropped = getattr(config, "attention_dropout", 0.0)
         self.packed = config.model_type in PACKED_ARCHITECTURES and not windowed and not dropped
         # Noise, like what dropout drops, differs from example to example: there is nothing to share.
@@ -63,8 +65,7 @@ class LossModel:
     def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
         """Return the summed loss of a packed micro-batch in nats, float32, scalar, with its graph."""
         hidden = self._predicting(batch)
-        loss = plain_cross_entropy if self.head.weight.requires_grad else chunked_cross_entropy
-        return loss(hidden, self.head, batch.targets, self._smoothing_now)
+        return chunked_cross_entropy(hidden, self.head, batch.targets, self._smoothing_now)
 
     def plain_loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the same for examples padded to a rectangle, through the model's own attention and full logits."""
@@ -118,6 +119,7 @@ class LossModel:
 
     def _plain(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
         """Return padded logits [N, T-1, V] and the token that each predicts, -100 where none is learned [N, T-1]."""
+        examples = unpacked(examples)
         longest = max(len(example.input_ids) for example in examples)
         ids = torch.zeros(len(examples), longest, dtype=torch.int64)
         mask = torch.zeros_like(ids)
@@ -139,8 +141,8 @@ class LossModel:
         if self.packed:
             pieces = micro_batches(examples, token_budget, share_prefix=self.share_prefix)
             return [(piece.layout.total, piece) for piece in pieces]
-        size = max(1, token_budget // max(len(example.input_ids) for example in examples))
-        ordered = sorted(examples, key=lambda item: len(item.input_ids))
+        ordered = sorted(unpacked(examples), key=lambda item: len(item.input_ids))
+        size = max(1, token_budget // len(ordered[-1].input_ids))
         chunks = [ordered[at : at + size] for at in range(0, len(ordered), size)]
         return [(len(chunk) * len(chunk[-1].input_ids), chunk) for chunk in chunks]
 

@@ -16,7 +16,6 @@ from typing import Final, Literal
 
 import psutil
 import torch
-from peft import PeftModel
 
 from danlu.data.batches import step_members
 from danlu.data.examples import Example
@@ -24,13 +23,13 @@ from danlu.errors import TrainingError
 from danlu.events import Checkpoint, Emit, Eval, Finished, Sample, SampleAnswer, Started, Step, Stopped, Warned
 from danlu.files import new_folder
 from danlu.i18n import t
-from danlu.training.adapter import save_finished, trainable
 from danlu.training.checkpoint import Checkpoints, LoopState
 from danlu.training.forward import LossModel
 from danlu.training.memory import peak_rss
 from danlu.training.optimizers import Optimizers
 from danlu.training.schedule import learning_rate
 from danlu.training.settings import TrainSettings
+from danlu.training.trained import TrainedModel, base_of, finished_folder, save_finished, trainable
 
 # A loss of twice the first one together with a gradient of more than a hundred times the clip is no noise any more
 # (the signs of divergence that Axolotl's guide lists).
@@ -38,7 +37,7 @@ _DIVERGED_LOSS: Final = 2.0
 _DIVERGED_GRAD: Final = 100.0
 _DIVERGED_STEPS: Final = 5
 
-Ask = Callable[[PeftModel], tuple[SampleAnswer, ...]]
+Ask = Callable[[TrainedModel], tuple[SampleAnswer, ...]]
 
 
 @dataclass(frozen=True)
@@ -75,7 +74,7 @@ class Job:
     Attributes:
         examples: what is learned.
         heldout: what is measured on; may be empty.
-        folder: the run's folder; gets ``checkpoints/`` and ``adapter/``.
+        folder: the run's folder; gets ``checkpoints/`` and ``adapter/`` or ``weights/``.
         base_model: name of the base model, written into the adapter.
         ask: asks the model the probe questions; None asks nothing.
     """
@@ -88,7 +87,7 @@ class Job:
 
 
 def fit(
-    model: PeftModel,
+    model: TrainedModel,
     job: Job,
     settings: TrainSettings,
     emit: Emit,
@@ -96,10 +95,10 @@ def fit(
     *,
     resume: bool = False,
 ) -> FitResult:
-    """Train the adapter of ``model`` and leave it in ``job.folder / "adapter"``.
+    """Train ``model`` and leave what was trained in ``job.folder / finished_folder(method)``.
 
     Args:
-        model: a model with an adapter (``attach_lora``); on return it holds the best adapter.
+        model: a model made ready by ``attach``; on return it is as it was at its best.
         job: examples and folders.
         settings: every value decided.
         emit: receives each event.
@@ -128,7 +127,7 @@ def fit(
         emit(Warned(code="training.plain_path", message=t("training.plain_path")))
     elif not losses.packed_agrees(sorted(job.examples, key=lambda item: len(item.input_ids))[:2]):
         emit(Warned(code="training.self_check_failed", message=t("training.self_check_failed")))
-    dtype = str(model.get_base_model().dtype).removeprefix("torch.")
+    dtype = str(base_of(model).dtype).removeprefix("torch.")
     emit(Started(from_step=state.step, steps=settings.steps, device=str(model.device), dtype=dtype))
     if job.heldout and state.heldout_before is None:
         state.heldout_before = losses.mean_loss(job.heldout, settings.token_budget)
@@ -172,7 +171,7 @@ def fit(
         gc.enable()
 
     checkpoints.restore_best(model)
-    with new_folder(job.folder / "adapter") as partial:
+    with new_folder(job.folder / finished_folder(settings.method)) as partial:
         save_finished(model, partial, job.base_model)
     result = _result("finished", state)
     emit(

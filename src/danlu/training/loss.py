@@ -43,8 +43,10 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         targets: torch.Tensor,
         smoothing: float,
     ) -> torch.Tensor:
-        need_grad = hidden.requires_grad
-        grad = torch.empty_like(hidden) if need_grad else None
+        grad = torch.empty_like(hidden) if hidden.requires_grad else None
+        # Of a frozen head these stay None.
+        weight_grad = torch.zeros_like(weight) if weight.requires_grad else None
+        bias_grad = torch.zeros_like(bias) if bias is not None and bias.requires_grad else None
         total = hidden.new_zeros((), dtype=torch.float32)
         size = chunk_rows(hidden.shape[0], weight.shape[0])
         for start in range(0, hidden.shape[0], size):
@@ -58,43 +60,52 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
             told -= highest
             sums = logits.sub_(highest).exp_().sum(dim=1, keepdim=True)
             total += (sums.log() - told).sum()
-            if grad is not None:
+            if grad is not None or weight_grad is not None:
                 # sums * (softmax - target): the division is left to the rows of H, which are shorter than those of V.
                 logits.scatter_add_(1, wanted, sums * (smoothing - 1))
                 if smoothing:
                     logits.sub_(sums * (smoothing / logits.shape[1]))
-                torch.mm(logits.to(weight.dtype), weight, out=grad[rows])
-                grad[rows] /= sums
-        ctx.save_for_backward(*([grad] if grad is not None else []))
+                if grad is not None:
+                    torch.mm(logits.to(weight.dtype), weight, out=grad[rows])
+                    grad[rows] /= sums
+                if weight_grad is not None:
+                    weight_grad.addmm_(logits.t().to(weight.dtype), hidden[rows] / sums.to(hidden.dtype))
+                if bias_grad is not None:
+                    bias_grad += (logits / sums).sum(dim=0)
+        ctx.save_for_backward(grad, weight_grad, bias_grad)
         return total
 
     @staticmethod
-    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor, None, None, None, None]:
-        (grad,) = ctx.saved_tensors
-        return grad * grad_outputs[0].to(grad.dtype), None, None, None, None
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        scaled = [None if value is None else value * grad_outputs[0].to(value.dtype) for value in ctx.saved_tensors]
+        return (*scaled, None, None)
 
 
 def chunked_cross_entropy(
     hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor, smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Return the summed cross-entropy of ``targets`` under a frozen vocabulary head.
+    """Return the summed cross-entropy of ``targets`` under a vocabulary head.
 
     Args:
         hidden: last hidden states of the positions that predict a learned token, shape [S, H].
-        head: the frozen output layer, weight of shape [V, H].
+        head: the output layer, weight of shape [V, H], frozen or not.
         targets: ids of the learned tokens, int64, shape [S].
         smoothing: share of each target given to all V tokens alike.
 
     Returns:
-        The sum over the S positions in nats, float32, scalar. Its gradient reaches ``hidden`` only.
+        The sum over the S positions in nats, float32, scalar.
     """
-    assert not head.weight.requires_grad, "the chunked loss gives no gradient to the head"
-    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, head.weight, head.bias, targets, smoothing)  # type: ignore[no-untyped-call]
+    weight: torch.Tensor = head.weight
+    bias: torch.Tensor | None = head.bias
+    if not torch.is_grad_enabled():
+        # What is only measured needs no gradient of a head that is trained.
+        weight, bias = weight.detach(), None if bias is None else bias.detach()
+    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, smoothing)  # type: ignore[no-untyped-call]
     return loss
 
 
 def plain_cross_entropy(
     hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor, smoothing: float = 0.0
 ) -> torch.Tensor:
-    """Return the same as ``chunked_cross_entropy`` in the plain way; also for a head that is trained."""
+    """Return the same as ``chunked_cross_entropy`` in the plain way: what it is tested against."""
     return functional.cross_entropy(head(hidden).float(), targets, reduction="sum", label_smoothing=smoothing)

@@ -59,21 +59,24 @@ class Optimizers:
 
     def _add(self, kind: str, parameters: Mapping[str, torch.nn.Parameter], settings: TrainSettings) -> None:
         faster = settings.lora.loraplus_lr_ratio or 1.0
-        slow = [value for name, value in parameters.items() if _LORA_B not in name or faster == 1.0]
-        fast = [value for name, value in parameters.items() if _LORA_B in name and faster != 1.0]
-        groups = [{"params": group, "faster": by} for group, by in ((slow, 1.0), (fast, faster)) if group]
+        groups: dict[tuple[float, float], list[torch.nn.Parameter]] = {}
+        for name, value in parameters.items():
+            # Norms, biases and magnitudes are not pulled towards zero.
+            decay = settings.weight_decay if value.ndim > 1 else 0.0
+            groups.setdefault((faster if _LORA_B in name else 1.0, decay), []).append(value)
         if groups:
-            self._parts.append(_make(kind, groups, settings.weight_decay))
+            kinds = [{"params": group, "faster": by, "weight_decay": decay} for (by, decay), group in groups.items()]
+            self._parts.append(_make(kind, kinds))
 
 
-def _make(kind: str, groups: Iterable[dict[str, Any]], weight_decay: float) -> torch.optim.Optimizer:
+def _make(kind: str, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
     if kind == "adamw_8bit":
         adamw = import_module("bitsandbytes.optim").AdamW8bit
-        eight_bit: torch.optim.Optimizer = adamw(groups, lr=0.0, weight_decay=weight_decay)
+        eight_bit: torch.optim.Optimizer = adamw(groups, lr=0.0)
         return eight_bit
     if kind == "adafactor":
-        return torch.optim.Adafactor(groups, lr=0.0, weight_decay=weight_decay, eps=(None, _ADAFACTOR_LEAST))
+        return torch.optim.Adafactor(groups, lr=0.0, eps=(None, _ADAFACTOR_LEAST))
     if kind == "muon":
         # Scaled to the size of AdamW's updates, so that one learning rate fits both.
-        return torch.optim.Muon(groups, lr=0.0, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
-    return torch.optim.AdamW(groups, lr=0.0, weight_decay=weight_decay, fused=True)
+        return torch.optim.Muon(groups, lr=0.0, adjust_lr_fn="match_rms_adamw")
+    return torch.optim.AdamW(groups, lr=0.0, fused=True)

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 Scheduler = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
 Optim = Literal["adamw", "adamw_8bit", "adafactor", "muon"]
 LoraInit = Literal["default", "pissa"]
+Method = Literal["lora", "qlora", "full", "freeze"]
+ADAPTER_METHODS: Final = ("lora", "qlora")
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -25,6 +27,7 @@ class LoraSettings(BaseModel):
         init_lora_weights: ``default`` begins at zero; ``pissa`` with the largest singular values of each matrix, which
             is left without them (arXiv 2404.02948).
         loraplus_lr_ratio: how much faster the second matrix learns than the first (arXiv 2402.12354); None is equally.
+        quantization_bit: how many bits the frozen matrices keep with the method ``qlora``.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -37,12 +40,30 @@ class LoraSettings(BaseModel):
     use_dora: bool = False
     init_lora_weights: LoraInit = "default"
     loraplus_lr_ratio: float | None = None
+    quantization_bit: Literal[4, 8] = 4
+
+
+class FreezeSettings(BaseModel):
+    """Which weights of the model itself are trained when the others are frozen.
+
+    Attributes:
+        layers: so many of the last layers; if negative, of the first.
+        modules: parts of names inside of these layers, such as ``mlp``; empty for all.
+        extra_modules: parts of names outside of them, such as ``embed_tokens``.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    layers: int = 2
+    modules: tuple[str, ...] = ()
+    extra_modules: tuple[str, ...] = ()
 
 
 class TrainSettings(BaseModel):
     """One run of the loop.
 
     Attributes:
+        method: what is trained.
         learning_rate: peak learning rate.
         steps: optimizer steps.
         batch_size: examples of an optimizer step.
@@ -64,7 +85,9 @@ class TrainSettings(BaseModel):
     learning_rate: float
     steps: int
     batch_size: int
+    method: Method = "lora"
     lora: LoraSettings = LoraSettings()
+    freeze: FreezeSettings = FreezeSettings()
     token_budget: int = 4096
     share_prefix: bool = True
     max_grad_norm: float = 1.0

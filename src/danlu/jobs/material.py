@@ -1,0 +1,211 @@
+"""What a run learns and is measured on: from the versions of its data sets to examples.
+
+The plan's data are decided here for a new run and made again, the same, for one that is reopened. Conversations go
+through the chat format, plain texts are cut and packed. Not for the model (``preparing``).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+from danlu.data.conversations import Conversation
+from danlu.data.datasets import DatasetLibrary, require_kind
+from danlu.data.documents import Document
+from danlu.data.encode import count_tokens, encode
+from danlu.data.examples import Example
+from danlu.data.split import Split, normalise, split_holdout
+from danlu.data.texts import cut, fill, split_pieces
+from danlu.errors import DataError
+from danlu.evaluation.openings import Opening, openings_from
+from danlu.evaluation.probes import Probe, probes_from, read_probes
+from danlu.hardware import Machine
+from danlu.models.chat_format import ChatFormat
+from danlu.models.document_format import DocumentFormat
+from danlu.models.library import ModelFolder
+from danlu.models.versions import DatasetRef, Thinking
+from danlu.planning.facts import DataFacts, TextFacts
+from danlu.planning.plan import (
+    Notice,
+    Plan,
+    decide_holdout,
+    decide_text_holdout,
+    decide_text_length,
+    decide_thinking,
+)
+from danlu.planning.rules import Choice
+from danlu.recipe import Recipe
+
+_PROBES_MADE = 10
+_OPENINGS_MADE = 5
+_NO_SPLIT = Split((), ())
+
+
+@dataclass(frozen=True)
+class Material:
+    """The data of a run, encoded.
+
+    Attributes:
+        chat_format: how conversations are written, in the probes and with the finished model too.
+        examples: what is learned.
+        heldout: what is measured on; may be empty.
+        facts: the same in numbers.
+        split: the conversations behind the examples; none of plain texts.
+        document_format: how documents are written; None for conversations.
+        openings: beginnings of texts to go on with; none of conversations.
+    """
+
+    chat_format: ChatFormat
+    examples: Sequence[Example]
+    heldout: Sequence[Example]
+    facts: DataFacts
+    split: Split = _NO_SPLIT
+    document_format: DocumentFormat | None = None
+    openings: Sequence[Opening] = ()
+
+
+@dataclass(frozen=True)
+class Decided:
+    """The data of a new run, and what was decided on the way.
+
+    Attributes:
+        material: the data.
+        holdout: the share that is kept aside, and why.
+        notices: what is to be known of the data.
+    """
+
+    material: Material
+    holdout: Choice
+    notices: tuple[Notice, ...] = ()
+
+
+def decide_material(
+    recipe: Recipe, base: ModelFolder, machine: Machine, library: DatasetLibrary, datasets: Sequence[DatasetRef]
+) -> Decided:
+    """Encode the data of a new run.
+
+    Raises:
+        DataError: nothing is left to learn.
+    """
+    chat_format = ChatFormat.load(base.path, recipe.system)
+    seed = recipe.train.seed
+    if recipe.objective == "pretrain":
+        document_format = DocumentFormat.of(chat_format.tokenizer)
+        length = decide_text_length(recipe, base, machine)
+        documents = _documents(library, datasets, recipe)
+        pieces = cut(documents, document_format, length)
+        holdout = decide_text_holdout(recipe, len(pieces), sum(piece.supervised for piece in pieces))
+        share = float(holdout.value or 0)
+        return Decided(_of_texts(chat_format, document_format, len(documents), pieces, share, length, seed), holdout)
+    conversations = _conversations(library, datasets, recipe)
+    holdout = decide_holdout(recipe, len(conversations))
+    chat_format, notices = decide_thinking(chat_format, conversations)
+    split = split_holdout(conversations, float(holdout.value or 0), seed)
+    return Decided(_of_conversations(chat_format, split, datasets[0].name), holdout, notices)
+
+
+def planned_material(
+    plan: Plan, recipe: Recipe, base: ModelFolder, library: DatasetLibrary, data: str | None = None
+) -> Material:
+    """Encode the data of a run as it was planned.
+
+    Args:
+        plan: the run's plan.
+        recipe: the run's recipe.
+        base: its base model.
+        library: the data sets.
+        data: data set, or file, to measure on instead of what was kept aside.
+
+    Raises:
+        NotFoundError: a version of a data set is gone.
+        DataError: ``data`` does not fit what the run has learned.
+    """
+    chat_format = chat_format_of(base, plan.system, plan.thinking)
+    seed, share = plan.settings.seed, plan.holdout_share
+    other = None if data is None else library.open(data)
+    if other is not None:
+        require_kind(other.name, other.kind, plan.objective)
+    if plan.objective == "pretrain":
+        document_format = DocumentFormat.of(chat_format.tokenizer)
+        documents = _documents(library, plan.datasets, recipe)
+        pieces = cut(documents, document_format, plan.max_length)
+        made = _of_texts(chat_format, document_format, len(documents), pieces, share, plan.max_length, seed)
+        if other is None:
+            return made
+        pieces = cut(other.documents, document_format, plan.max_length)
+        openings = openings_from(pieces, document_format, _OPENINGS_MADE, seed)
+        return replace(made, heldout=fill(pieces, plan.max_length), openings=openings)
+    conversations = _conversations(library, plan.datasets, recipe)
+    split = split_holdout(conversations, share, seed)
+    if other is not None:
+        split = Split(split.train, other.conversations)
+    return _of_conversations(chat_format, split, plan.datasets[0].name)
+
+
+def chat_format_of(base: ModelFolder, system: str, thinking: Thinking) -> ChatFormat:
+    """Return the chat format of a run on a base model; a template without think blocks has no policy."""
+    plain = ChatFormat.load(base.path, system)
+    return replace(plain, thinking=thinking) if plain.can_think else plain
+
+
+def probes_of(recipe: Recipe, material: Material, seed: int) -> tuple[list[Probe], bool]:
+    """Take the recipe's probes, or make some of the held-out rows, or else of the rows themselves; none of texts.
+
+    Returns:
+        The probes, and whether none of them is a question of the training data.
+    """
+    split = material.split
+    if recipe.eval.probes is not None:
+        probes = read_probes(Path(recipe.eval.probes))
+    else:
+        probes = probes_from(split.holdout or split.train, _PROBES_MADE, seed)
+    known = {normalise(conversation.question) for conversation in split.train}
+    return probes, not any(normalise(probe.question) in known for probe in probes)
+
+
+def _of_conversations(chat_format: ChatFormat, split: Split, name: str) -> Material:
+    examples = encode(split.train, chat_format)
+    if not examples:
+        raise DataError("data.no_rows", name)
+    facts = DataFacts(
+        rows=len(split.train) + len(split.holdout),
+        train=len(examples),
+        holdout=len(split.holdout),
+        tokens=count_tokens(examples),
+    )
+    return Material(chat_format, examples, encode(split.holdout, chat_format), facts, split)
+
+
+def _of_texts(
+    chat_format: ChatFormat,
+    document_format: DocumentFormat,
+    documents: int,
+    pieces: Sequence[Example],
+    share: float,
+    length: int,
+    seed: int,
+) -> Material:
+    split = split_pieces(pieces, share, seed)
+    examples, heldout = fill(split.train, length), fill(split.holdout, length)
+    pieces_of = Counter(piece.row for piece in pieces)
+    facts = DataFacts(
+        rows=documents,
+        train=len(examples),
+        holdout=len(heldout),
+        tokens=count_tokens(split.train),
+        texts=TextFacts(cut=sum(count > 1 for count in pieces_of.values()), pieces=len(pieces)),
+    )
+    openings = openings_from(split.holdout or split.train, document_format, _OPENINGS_MADE, seed)
+    return Material(chat_format, examples, heldout, facts, document_format=document_format, openings=openings)
+
+
+def _documents(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Document]:
+    most = recipe.data.max_samples
+    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).documents[:most]]
+
+
+def _conversations(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Conversation]:
+    most = recipe.data.max_samples
+    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).conversations[:most]]
