@@ -8,7 +8,7 @@ from html.parser import HTMLParser
 import pytest
 
 from danlu.evaluation.report import write_report
-from danlu.evaluation.result import GeneralProof, HeldoutProof, ProbeItem, ProbeProof, Proof
+from danlu.evaluation.result import Continuation, GeneralProof, HeldoutProof, ProbeItem, ProbeProof, Proof
 from danlu.events import Eval, LoggedEvent, Step
 
 EVIL = '<script src="http://evil.example/x.js">alert(1)</script><img onerror="a" src=x>&"\''
@@ -137,3 +137,54 @@ def test_a_model_that_moved_far_is_not_said_to_fare_as_before():
     verdict = proof().model_copy(update={"general": general}).verdict("en")
     assert "changed a lot (KL 1.15" in verdict
     assert "as before" not in verdict
+
+
+def text_proof(*, learned=False, probes=0) -> Proof:
+    items = (ProbeItem(question="Who?", before="", after="I", passed_before=False, passed_after=True),) * probes
+    return Proof(
+        heldout=HeldoutProof(n=4, loss_before=3.0, loss_after=2.0, texts=True, learned=learned),
+        probes=ProbeProof(n=probes, pass_before=0, pass_after=probes, items=items),
+        general=GeneralProof(n=30, loss_before=2.0, loss_after=2.0, kl=0.1),
+        unseen=True,
+        continuations=(Continuation(opening=EVIL, before="the <old> way", after=""),),
+    )
+
+
+def test_of_texts_perplexity_and_continuations_are_shown_and_no_empty_questions(tmp_path, lang):
+    text = written(tmp_path, text_proof(), lang, events())
+    assert Page(text).open == []
+    for figure in ("20.1 → 7.4", "3.00 → 2.00", "the &lt;old&gt; way", "&lt;script src"):
+        assert figure in text
+    for left_out in ("/ 0", "0 → 0", "60 %", "60%", "None"):
+        assert left_out not in text
+
+
+def test_what_was_learned_is_not_called_kept_aside(tmp_path):
+    verdict = text_proof(learned=True).verdict("en")
+    assert verdict.startswith(
+        "Nothing was kept aside; on the text that was learned the perplexity went from 20.1 to 7.4"
+    )
+    text = written(tmp_path, text_proof(learned=True))
+    assert "Perplexity on the text learned" in text
+    assert "Held-out" not in text
+
+
+def test_questions_asked_beside_texts_are_shown_too(tmp_path):
+    made = text_proof(probes=1)
+    assert made.verdict("en").startswith("Of 1 questions it has never seen")
+    text = written(tmp_path, made)
+    assert "0 → 1" in text
+    assert "Every question, before and after" in text
+
+
+def test_a_perplexity_beyond_all_numbers_is_still_a_number():
+    held = HeldoutProof(n=1, loss_before=5000.0, loss_after=None)
+    assert held.perplexity_before == pytest.approx(5.18e21, rel=0.01)
+    assert held.perplexity_after is None
+
+
+def test_a_proof_of_texts_survives_json_and_an_older_proof_is_read():
+    made = text_proof()
+    assert Proof.model_validate_json(made.model_dump_json()) == made
+    older = proof().model_dump(mode="json", exclude={"continuations": True, "heldout": {"texts", "learned"}})
+    assert Proof.model_validate(older) == proof()

@@ -110,6 +110,20 @@ def got(field: str, /, **keys: object) -> object:
     return value
 
 
+def test_what_is_frozen_and_quantised_keeps_its_meaning(place):
+    frozen = recipe(
+        finetuning_type="freeze",
+        freeze_trainable_layers=8,
+        freeze_trainable_modules="mlp,norm",
+        freeze_extra_modules="embed",
+    )
+    assert (frozen.method, frozen.freeze.layers) == ("freeze", 8)
+    assert (frozen.freeze.modules, frozen.freeze.extra_modules) == (("mlp", "norm"), ("embed",))
+    assert recipe(finetuning_type="freeze", freeze_trainable_modules="all").freeze.modules == ()
+    eight = recipe(quantization_bit=8)
+    assert (eight.method, eight.lora.quantization_bit) == ("qlora", 8)
+
+
 def told(key: str, /, **keys: object) -> tuple[str | None, object, str]:
     """Return what is told of a key: the field, what it became, and the sentence."""
     items = [item for item in read_recipe(write(LEAST | keys)).translations if item.key == key]

@@ -12,7 +12,7 @@ from rich.markup import escape
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.cli.forge import carry_out
 from danlu.cli.versions import version_for
-from danlu.data.datasets import DatasetLibrary
+from danlu.data.datasets import DatasetLibrary, require_kind
 from danlu.errors import ConflictError, UsageError
 from danlu.evaluation.probes import read_probes
 from danlu.evaluation.result import Proof
@@ -48,7 +48,8 @@ def evaluate(
     if probes is not None:
         read_probes(probes)  # a mistake in it is said now, not after the model has been loaded
     if data is not None:
-        DatasetLibrary(folder.datasets).open(data)
+        found = DatasetLibrary(folder.datasets).open(data)
+        require_kind(found.name, found.kind, run.plan().objective)
     order = Order(task="eval", home=folder.root, lang=language(), run=run.name, probes=probes, data=data)
     proved = carry_out(order).proved
     if proved is None:
@@ -62,7 +63,8 @@ def evaluate(
         written = report
     proof = read_as(Proof, proved.proof)
     if as_json:
-        print_json({**proof.model_dump(mode="json", exclude={"unseen"}), "report": str(written)})
+        left_out = {"unseen"} if proof.heldout.texts else {"unseen", "continuations"}
+        print_json({**proof.model_dump(mode="json", exclude=left_out), "report": str(written)})
         return
     results.print(proof.verdict(), soft_wrap=True)
     console.print(escape(t("cli.report_at", path=written)))

@@ -218,7 +218,7 @@ class _Reader:
 
     def _quantization(self, key: str, value: Any) -> None:
         if value not in _BITS:
-            self._refuse(key, value, "llamafactory.bits")
+            self._refuse(key, value, "llamafactory.four_bit")
         if self.values.get("finetuning_type") not in {None, "lora", "oft"}:
             self._refuse(key, value, "llamafactory.quantise_lora")
         self._put(key, value, "lora.quantization_bit", value, "llamafactory.quantization")
@@ -321,10 +321,12 @@ class _Reader:
         assert isinstance(known, Becomes)
         if self.values.get("finetuning_type") != "freeze":
             self._note(key, value, "llamafactory.switched_off")
-        elif known.kind == "texts" and "all" in _texts(value):
-            self._note(key, value, "llamafactory.plain")
+        elif known.kind == "int":
+            self._put(key, value, known.field, value)
+        elif _texts(value) == ["all"]:
+            self._put(key, value, known.field, [], known.note)
         else:
-            self._become(key, value, known)
+            self._put(key, value, known.field, _texts(value))
 
     def _bf16(self, key: str, value: Any) -> None:
         known = KEYS[key]
