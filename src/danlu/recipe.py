@@ -379,10 +379,13 @@ class ReadRecipe:
         values = self.recipe.model_dump()
         fields = {name: _get(values, name.split(".")) for name in _field_names(Recipe)}
         said = {item.field for item in self.translations}
-        if self.recipe.method != "freeze":
-            fields.pop("freeze.layers")
+        # The section of a method that is not used decides nothing.
+        idle = {"lora": ("freeze.",), "qlora": ("freeze.",), "full": ("freeze.", "lora."), "freeze": ("lora.",)}
         return {
-            name: value for name, value in fields.items() if value == "auto" or (name in DIFFERENT and name not in said)
+            name: value
+            for name, value in fields.items()
+            if not name.startswith(idle[self.recipe.method])
+            and (value == "auto" or (name in DIFFERENT and name not in said))
         }
 
 

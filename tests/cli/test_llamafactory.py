@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 
 import pytest
 import yaml
+from rich.console import Console
 
-from danlu.recipe import load_recipe
+from danlu.cli.render import print_reading
+from danlu.recipe import load_recipe, read_recipe
 
 
 @pytest.fixture
@@ -60,6 +63,14 @@ def test_the_account_is_in_the_readers_language(danlu, file, monkeypatch):
     assert {item["because"] for item in told if item["key"] == "report_to"} == {"没有要求丹炉本来做法之外的东西。"}
 
 
+@pytest.mark.parametrize("lang", ["en", "zh"])
+def test_a_narrow_terminal_cuts_nothing_off(file, monkeypatch, lang):
+    monkeypatch.setenv("DANLU_LANG", lang)
+    shown = io.StringIO()
+    print_reading(Console(file=shown, width=72), read_recipe(file), file.name)
+    assert "…" not in shown.getvalue()
+
+
 def test_a_run_keeps_the_translated_recipe(danlu, file, home):
     called = danlu("train", file, "train.dtype=float32", "train.num_train_epochs=0.5", "--json")
     assert called.json["status"] == "finished"
@@ -93,11 +104,10 @@ def test_a_mistake_in_the_file_is_one_line(danlu, file, line, says):
     assert says in called.line
 
 
-def test_what_cannot_be_combined_ends_with_one_line_after_the_account(danlu, file):
-    file.write_text(
-        file.read_text(encoding="utf-8").replace("finetuning_type: lora", "finetuning_type: full\nbf16: true")
-    )
+def test_a_file_of_data_to_measure_on_ends_with_one_line_after_the_account(danlu, file):
+    said = file.read_text(encoding="utf-8").replace("val_size: 0.25", "eval_dataset: numbers")
+    file.write_text(said, encoding="utf-8")
     called = danlu("plan", file, expect=1)
-    assert "method: full" in called.err
-    assert "bfloat16" in called.err
+    assert "eval_dataset: numbers" in called.err
+    assert "as held-out data is not built yet" in called.err
     assert "Traceback" not in called.err

@@ -158,6 +158,15 @@ def test_a_file_as_llamafactory_ships_it_becomes_a_recipe(place):
     }  # fmt: skip
 
 
+def test_only_what_the_method_uses_is_left_to_danlu(place):
+    left = {
+        method: set(read_recipe(write(LEAST | {"finetuning_type": method})).left_open())
+        for method in ("lora", "full", "freeze")
+    }
+    assert left["lora"] - left["full"] == {"lora.r", "lora.lora_alpha"}
+    assert left["freeze"] - left["full"] == {"freeze.layers"}
+
+
 def test_every_key_of_the_file_is_accounted_for_in_its_order(place):
     told = [item.key for item in read_recipe(write(EXAMPLE)).translations]
     assert told == list(yaml.safe_load(EXAMPLE))
@@ -185,7 +194,19 @@ def test_the_recipe_that_is_kept_is_danlus_own(place):
         ({"finetuning_type": "freeze"}, "method", "freeze"),
         ({"finetuning_type": "lora", "quantization_bit": 4}, "method", "qlora"),
         ({"quantization_bit": 4, "quantization_method": "bnb", "double_quantization": True}, "method", "qlora"),
+        ({"finetuning_type": "lora", "quantization_bit": 8}, "lora.quantization_bit", 8),
         ({"finetuning_type": "lora", "quantization_bit": None}, "method", "lora"),
+        ({"finetuning_type": "freeze", "freeze_trainable_layers": -3}, "freeze.layers", -3),
+        (
+            {"finetuning_type": "freeze", "freeze_trainable_modules": "mlp, self_attn"},
+            "freeze.modules",
+            ("mlp", "self_attn"),
+        ),
+        ({"finetuning_type": "freeze", "freeze_trainable_modules": "all"}, "freeze.modules", ()),
+        ({"finetuning_type": "freeze", "freeze_extra_modules": "norm"}, "freeze.extra_modules", ("norm",)),
+        ({"finetuning_type": "lora", "freeze_trainable_layers": 3}, "freeze.layers", "auto"),
+        ({"finetuning_type": "full", "bf16": True}, "train.dtype", "auto"),
+        ({"finetuning_type": "lora", "bf16": True}, "train.dtype", "bfloat16"),
         ({"lora_target": "q_proj, v_proj"}, "lora.target_modules", ("q_proj", "v_proj")),
         ({"lora_target": ["q_proj"]}, "lora.target_modules", ("q_proj",)),
         ({"lora_alpha": 16}, "lora.lora_alpha", 16),
@@ -313,6 +334,7 @@ def test_a_token_is_never_shown(place):
         ({"finetuning_type": "oft"}, "finetuning_type: oft", "lora, full or freeze"),
         ({"quantization_bit": 3}, "quantization_bit: 3", "4 or 8 bits"),
         ({"quantization_method": "hqq"}, "quantization_method: hqq", "4 or 8 bits"),
+        ({"finetuning_type": "full", "pure_bf16": True}, "pure_bf16: true", "stay in float32"),
         ({"finetuning_type": "full", "quantization_bit": 4}, "quantization_bit: 4", "finetuning_type: lora"),
         ({"adapter_name_or_path": "saves/x"}, "adapter_name_or_path: saves/x", "Merge the adapter"),
         ({"deepspeed": "ds_z3.json"}, "deepspeed: ds_z3.json", "in one process"),

@@ -7,6 +7,7 @@ from typing import Self
 
 from rich.console import Console
 from rich.markup import escape
+from rich.padding import Padding
 from rich.progress import BarColumn, Progress, TaskID, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
@@ -149,13 +150,13 @@ class Display:
 
 def print_plan(console: Console, plan: Plan, run: str) -> None:
     """Print the plan: each decided value with its reason, and what the run will cost."""
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, pad_edge=False)
+    table = _reasons()
     for decision in plan.decisions:
         mark = "" if decision.by == "danlu" else "·"
         table.add_row(
-            f"  {mark}{decision.field}", f"[bold]{_value(decision)}[/bold]", f"[dim]{escape(decision.because())}[/dim]"
+            f"{mark}{decision.field}", f"[bold]{_value(decision)}[/bold]", f"[dim]{escape(decision.because())}[/dim]"
         )
-    console.print(table)
+    console.print(Padding(table, (0, 0, 0, 2)))
     for notice in plan.notices:
         console.print(f"  [yellow]{escape(notice.text())}[/yellow]")
     if plan.prediction is not None:
@@ -178,11 +179,11 @@ def print_reading(console: Console, read: ReadRecipe, file: str) -> None:
     rows: dict[tuple[str, str], list[str]] = {}
     for item in sorted(read.translations, key=lambda item: item.field is None):
         fate = ("–" if item.field is None else f"{item.field}: {show(item.became)}", item.because())
-        rows.setdefault(fate, []).append(f"  {item.key}: {show(item.value)}")
-    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, pad_edge=False)
+        rows.setdefault(fate, []).append(f"{item.key}: {show(item.value)}")
+    table = _reasons()
     for (became, because), keys in rows.items():
         table.add_row(escape("\n".join(keys)), f"[bold]{escape(became)}[/bold]", f"[dim]{escape(because)}[/dim]")
-    console.print(table)
+    console.print(Padding(table, (0, 0, 0, 2)))
     left = ", ".join(f"{field}: {show(value)}" for field, value in read.left_open().items())
     console.print(f"  {escape(t('cli.left_open', fields=left))}")
 
@@ -190,6 +191,14 @@ def print_reading(console: Console, read: ReadRecipe, file: str) -> None:
 def print_error(console: Console, error: DanluError) -> None:
     """Print an error as one line."""
     console.print(f"[red]{t('cli.error')}[/red] {escape(error.message())}", soft_wrap=True)
+
+
+def _reasons() -> Table:
+    """Return an empty table for names, values and reasons, in which nothing is cut off, Chinese neither."""
+    table = Table(box=None, padding=(0, 2, 0, 0), show_header=False, pad_edge=False)
+    for _ in range(3):
+        table.add_column(overflow="fold")
+    return table
 
 
 def _value(decision: Decision) -> str:

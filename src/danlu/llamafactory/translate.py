@@ -24,6 +24,7 @@ _PER_DEVICE: Final = 8
 _ACCUMULATION: Final = 1
 _DATASET_DIR: Final = "data"
 _BITS: Final = (4, 8)
+_WEIGHTS_LEARN: Final = ("full", "freeze")
 _OTHER_STAGES: Final = frozenset({"rm", "ppo", "dpo", "kto", "orpo", "simpo"})
 _METHODS: Final = ("lora", "full", "freeze")
 _KINDS: Final[Mapping[Kind, tuple[str, tuple[type, ...]]]] = {
@@ -146,6 +147,8 @@ class _Reader:
             "lr_scheduler_type": self._scheduler,
             "warmup_ratio": self._warmup_ratio,
             "warmup_steps": self._warmup_steps,
+            "bf16": self._bf16,
+            "pure_bf16": self._bf16,
             "optim": self._optim,
             "eval_steps": self._eval_steps,
             "early_stopping_steps": self._early_stopping,
@@ -202,15 +205,16 @@ class _Reader:
             self._refuse(key, value, "llamafactory.other_stage")
         objective = {"sft": "sft", "pt": "pretrain"}.get(value)
         if objective is None:
-            self._refuse_value(key, value, ("sft", "pt"))
+            self._refuse_value(key, value, t("recipe.expected", allowed="sft / pt"))
         self._put(key, value, "objective", objective)
 
     def _method(self, key: str, value: Any) -> None:
         if value == "oft":
             self._refuse(key, value, "llamafactory.use_lora")
         if value not in _METHODS:
-            self._refuse_value(key, value, _METHODS)
-        self._put(key, value, "method", "qlora" if self.values.get("quantization_bit") in _BITS else value)
+            self._refuse_value(key, value, t("recipe.expected", allowed=" / ".join(_METHODS)))
+        quantised = value == "lora" and self.values.get("quantization_bit") is not None
+        self._put(key, value, "method", "qlora" if quantised else value)
 
     def _quantization(self, key: str, value: Any) -> None:
         if value not in _BITS:
@@ -218,7 +222,8 @@ class _Reader:
         if self.values.get("finetuning_type") not in {None, "lora", "oft"}:
             self._refuse(key, value, "llamafactory.quantise_lora")
         self._put(key, value, "lora.quantization_bit", value, "llamafactory.quantization")
-        self.recipe["method"] = "qlora"
+        if self._word_on("method") is None and self.values.get("finetuning_type") is None:
+            self._put(key, value, "method", "qlora")
 
     def _dataset(self, key: str, value: Any) -> None:
         note = None if self.values.get("stage") == "pt" else "llamafactory.dataset"
@@ -257,7 +262,7 @@ class _Reader:
 
     def _batch_size(self, key: str, value: Any) -> None:
         if value < 1:
-            self._refuse_below(key, value, 1)
+            self._refuse_value(key, value, t("recipe.at_least", limit=1))
         factors = (("per_device_train_batch_size", _PER_DEVICE), ("gradient_accumulation_steps", _ACCUMULATION))
         each, times = (default if self.values.get(name) is None else self.values[name] for name, default in factors)
         self._put(key, value, "train.batch_size", each * times, "llamafactory.batch_size", each=each, times=times)
@@ -323,6 +328,16 @@ class _Reader:
         else:
             self._put(key, value, known.field, _texts(value))
 
+    def _bf16(self, key: str, value: Any) -> None:
+        known = KEYS[key]
+        assert isinstance(known, Becomes)
+        if value and self.values.get("finetuning_type") in _WEIGHTS_LEARN:
+            if key == "pure_bf16":
+                self._refuse(key, value, "llamafactory.no_pure_bf16")
+            self._note(key, value, "llamafactory.weights_fp32")
+        else:
+            self._become(key, value, known)
+
     def _put(
         self, key: str, value: Any, field: str, became: Any, note: str | None = None, **params: str | int | float
     ) -> None:
@@ -349,8 +364,7 @@ class _Reader:
         if kind == "texts" and fits:
             fits = bool(_texts(value)) and all(isinstance(item, str) for item in _texts(value))
         if value is not None and not fits:
-            reason = t("recipe.expected", allowed=t(text))
-            raise RecipeError("recipe.bad_value", self.where, field=key, value=value, reason=reason)
+            self._refuse_value(key, value, t("recipe.expected", allowed=t(text)))
 
     def _refuse(self, key: str, value: Any, instead: str) -> None:
         known = KEYS[key]
@@ -359,12 +373,7 @@ class _Reader:
         advice = t(instead, allowed=allowed)
         raise RecipeError("llamafactory.not_built", self.where, key=key, value=show(value), instead=advice)
 
-    def _refuse_value(self, key: str, value: Any, allowed: Iterable[str]) -> None:
-        reason = t("recipe.expected", allowed=" / ".join(allowed))
-        raise RecipeError("recipe.bad_value", self.where, field=key, value=value, reason=reason)
-
-    def _refuse_below(self, key: str, value: Any, limit: int) -> None:
-        reason = t("recipe.at_least", limit=limit)
+    def _refuse_value(self, key: str, value: Any, reason: str) -> None:
         raise RecipeError("recipe.bad_value", self.where, field=key, value=value, reason=reason)
 
 
