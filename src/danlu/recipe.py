@@ -28,6 +28,7 @@ Scheduler = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
 Optim = Literal["adamw", "adamw_8bit", "adafactor", "muon"]
 LoraInit = Literal["default", "pissa"]
 Dtype = Literal["float32", "bfloat16"]
+Tracker = Literal["none", "tensorboard", "wandb", "swanlab", "mlflow"]
 
 
 _TEXTS: Final = frozenset({"model", "system", "eval.probes"})
@@ -343,6 +344,16 @@ class Recipe(_Section):
         "",
         description="System prompt to train with; saved with the model version and used by every engine.",
         json_schema_extra=_zh("训练时使用的系统提示；随模型版本保存，所有引擎都会使用。"),
+    )
+    report_to: Annotated[tuple[Tracker, ...], BeforeValidator(_as_list)] = Field(
+        ("none",),
+        description=(
+            "Trackers that are told the figures of the run, one or a list: wandb, swanlab, mlflow. "
+            "TensorBoard's files are always written."
+        ),
+        json_schema_extra=_zh(
+            "把训练数值告诉哪些跟踪工具，一个或多个：wandb、swanlab、mlflow。TensorBoard 文件总会写入。"
+        ),
     )
     lora: LoraSection = LoraSection()
     freeze: FreezeSection = FreezeSection()

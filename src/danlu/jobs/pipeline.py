@@ -17,7 +17,7 @@ from danlu.evaluation.generate import answer_all, continue_all
 from danlu.evaluation.proof import TextProof, prove
 from danlu.evaluation.report import write_report
 from danlu.evaluation.result import Proof
-from danlu.events import Event, EventLog, Failed, Planned, SampleAnswer
+from danlu.events import Event, EventLog, Failed, LoggedEvent, Planned, SampleAnswer
 from danlu.export.publish import register_version
 from danlu.files import read_as, write_text
 from danlu.i18n import t
@@ -32,6 +32,7 @@ from danlu.jobs.messages import (
 )
 from danlu.jobs.preparing import Prepared, set_up_process, stage
 from danlu.jobs.runs import RunFolder, TrainReport
+from danlu.jobs.trackers.tracking import tracking
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
 from danlu.models.load import load_model
@@ -64,25 +65,30 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
 
     with run.locked(), EventLog(run.events_path) as log, stage(tell, "train", "jobs.stage_train"):
 
-        def emit(event: Event) -> None:
-            log.append(event)
+        def write(event: Event) -> LoggedEvent:
+            logged = log.append(event)
             tell(Happened(event=event))
+            return logged
 
-        if plan.prediction is not None and not resume:
-            emit(
-                Planned(
-                    predicted_seconds=plan.prediction.predicted_seconds,
-                    predicted_peak_rss_bytes=plan.prediction.predicted_peak_rss_bytes,
-                    steps=plan.settings.steps,
+        def tell_where(text: str) -> None:
+            tell(Note(text=text))
+
+        with tracking(prepared.home, run.path, prepared.recipe, plan, write, tell_where) as emit:
+            if plan.prediction is not None and not resume:
+                emit(
+                    Planned(
+                        predicted_seconds=plan.prediction.predicted_seconds,
+                        predicted_peak_rss_bytes=plan.prediction.predicted_peak_rss_bytes,
+                        steps=plan.settings.steps,
+                    )
                 )
-            )
-        job = Job(prepared.examples, prepared.heldout, run.path, prepared.base.name, _asker(prepared))
-        try:
-            result = fit(prepared.model, job, plan.settings, emit, asked_to_stop, resume=resume)
-        except DanluError as error:
-            # The log may be what could not be written (a full disk): the error itself goes on either way.
-            _emit_failure(emit, error)
-            raise
+            job = Job(prepared.examples, prepared.heldout, run.path, prepared.base.name, _asker(prepared))
+            try:
+                result = fit(prepared.model, job, plan.settings, emit, asked_to_stop, resume=resume)
+            except DanluError as error:
+                # The log may be what could not be written (a full disk): the error itself goes on either way.
+                _emit_failure(emit, error)
+                raise
     report = TrainReport(
         run=run.name,
         status=result.status,

@@ -37,6 +37,7 @@ from danlu.jobs.messages import (
     pull_teller,
 )
 from danlu.jobs.runs import RunFolder, Runs
+from danlu.jobs.trackers.tracking import require_trackers
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 from danlu.models.library import ModelFolder, ModelLibrary
@@ -98,6 +99,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         DanluError: whatever cannot be used, with its place and remedy.
     """
     require_built(recipe)
+    require_trackers(recipe)
     recipe = with_absolute_paths(recipe)
     set_up_process()
     home.make()

@@ -105,7 +105,7 @@ def translate(
         RecipeError: a key is unknown, belongs to Danlu, has a value of the wrong kind, or asks for what is not built.
     """
     for key in values:
-        if key in ours:
+        if key in ours and key not in KEYS:
             theirs = next(mark for mark in MARKS if mark in values)
             raise RecipeError("llamafactory.mixed", where, theirs=theirs, ours=key)
     for key in values:
