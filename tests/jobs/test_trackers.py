@@ -253,12 +253,16 @@ def test_wandb_gets_the_figures_offline_and_none_of_the_texts(home, material):
         assert text.encode() not in stored
 
 
-def test_a_resumed_run_goes_on_in_the_same_wandb_run_and_tells_no_step_twice(home, material):
+def test_a_resumed_run_goes_on_in_the_same_wandb_run_and_tells_no_step_twice(home, material, monkeypatch):
     pytest.importorskip("wandb")
+    monkeypatch.setenv("WANDB_MODE", "offline")
+    monkeypatch.setenv("WANDB_PROJECT", "teahouse")
     prepared = prepared_run(home, material, "report_to=[wandb]", "eval.every=2")
     interrupt_after_checkpoint(prepared)
     pipeline.train(preparing.reopen(home, prepared.run.name, quiet), quiet, never, resume=True)
     assert wandb_history(prepared.run.path) == figures(first_events(prepared.run))
+    runs = [item.run for item in wandb_records(prepared.run.path) if item.WhichOneof("record_type") == "run"]
+    assert {run.project for run in runs} == {"teahouse"}
     ids = {path.stem for path in prepared.run.path.glob("wandb/offline-run-*/run-*.wandb")}
     assert len(list(prepared.run.path.glob("wandb/offline-run-*"))) == 2
     assert len(ids) == 1
@@ -407,6 +411,12 @@ def test_swanlab_without_its_dashboard_is_refused_in_local_mode(home, material, 
     monkeypatch.setenv("SWANLAB_MODE", "local")
     with pytest.raises(RecipeError, match="SWANLAB_MODE=offline"):
         tracking.require_trackers(recipe(*material, "report_to=swanlab"))
+
+
+def test_the_follower_loads_nothing_that_trains():
+    code = "import sys, danlu.jobs.trackers.follower; print([m for m in ('torch', 'transformers') if m in sys.modules])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "[]"
 
 
 @pytest.mark.parametrize(

@@ -23,7 +23,7 @@ from filelock import FileLock
 from danlu.events import Event, Failed, Finished, LoggedEvent, Started, Stopped, follow_events
 from danlu.files import read_as, write_text
 from danlu.jobs.trackers.figures import figures_of
-from danlu.jobs.trackers.order import Ending, FollowOrder, Opened, Progress, Refused
+from danlu.jobs.trackers.order import Ending, Failure, FollowOrder, Opened, Progress
 from danlu.processes import watch_parent
 
 LAST_SECONDS: Final = 60.0
@@ -67,6 +67,7 @@ def follow(order: FollowOrder, over: threading.Event, tell_opened: OpenedTeller)
         tracker = _opener(order)(order, progress.id)
         tell_opened(tracker.where)
         progress.id = tracker.id
+        write_text(remembered, progress.model_dump_json())
         ending: Ending = "failed"
         saved = time.monotonic()
         for logged in follow_events(order.folder / "events.jsonl", over.is_set, _LOOK_SECONDS):
@@ -138,7 +139,7 @@ def main() -> int:
     out = os.fdopen(os.dup(1), "w", encoding="utf-8", newline="\n")
     os.dup2(2, 1)
 
-    def tell(line: Opened | Refused) -> None:
+    def tell(line: Opened | Failure) -> None:
         out.write(line.model_dump_json() + "\n")
         out.flush()
 
@@ -146,7 +147,7 @@ def main() -> int:
         follow(order, over, lambda where: tell(Opened(where=where)))
     except Exception as error:  # noqa: BLE001  whatever a foreign library raises ends this process and only this one
         traceback.print_exc()
-        tell(Refused(reason=_reason(error)))
+        tell(Failure(reason=_reason(error)))
         return 1
     return 0
 

@@ -43,14 +43,14 @@ class Opened(_Line):
     where: str
 
 
-class Refused(_Line):
+class Failure(_Line):
     """The tracker failed; the follower ends."""
 
-    kind: Literal["refused"] = "refused"
+    kind: Literal["failure"] = "failure"
     reason: str
 
 
-SAID: TypeAdapter[Opened | Refused] = TypeAdapter(Annotated[Opened | Refused, Field(discriminator="kind")])
+SAID: TypeAdapter[Opened | Failure] = TypeAdapter(Annotated[Opened | Failure, Field(discriminator="kind")])
 
 
 class Progress(BaseModel):

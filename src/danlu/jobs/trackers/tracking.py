@@ -19,7 +19,7 @@ from typing import Final, Protocol
 from danlu.errors import RecipeError
 from danlu.events import Emit, Event, LoggedEvent, Warned
 from danlu.i18n import t
-from danlu.jobs.trackers.order import SAID, External, FollowOrder, Opened, Refused
+from danlu.jobs.trackers.order import SAID, External, Failure, FollowOrder, Opened
 from danlu.jobs.trackers.run_settings import settings_of
 from danlu.jobs.trackers.tensorboard_files import TensorBoardFiles
 from danlu.planning.plan import Plan
@@ -160,7 +160,7 @@ class _Follower:
         self.name: str = order.tracker
         self.log = order.folder / "trackers" / f"{order.tracker}.log"
         self._tell_where = tell_where
-        self._said: queue.SimpleQueue[Opened | Refused] = queue.SimpleQueue()
+        self._said: queue.SimpleQueue[Opened | Failure] = queue.SimpleQueue()
         self._failed_to_start: str | None = None
         try:
             self._start(order)
@@ -213,6 +213,6 @@ class _Follower:
             match self._said.get():
                 case Opened(where=where):
                     self._tell_where(t("jobs.tracker_opened", tracker=self.name, where=where))
-                case Refused(reason=reason):
+                case Failure(reason=reason):
                     return reason
         return None
