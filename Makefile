@@ -12,17 +12,23 @@ TORCH_FLAGS := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),)
 
 WEB_SOURCES := $(shell find web -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 
-.PHONY: help run up test lint web docs bench clean install browser
+.PHONY: help run up test lint web docs bench clean install dev browser
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
 
-install: $(VENV)/.installed ## install Danlu and its tools into .venv
+install: $(VENV)/.installed ## install Danlu into .venv
+
+dev: $(VENV)/.installed-dev ## install the tools for tests and the manual as well
 
 $(VENV)/.installed: pyproject.toml constraints.txt
 	@$(PYTHON) scripts/require.py python
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install -q $(TORCH_FLAGS) -c constraints.txt torch
+	$(BIN)/python -m pip install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-dev: $(VENV)/.installed
 	$(BIN)/python -m pip install -q -c constraints.txt -e ".[dev,docs]"
 	@touch $@
 
@@ -42,17 +48,17 @@ run: install web ## install, build, and do the main job: danlu quickstart
 up: install web ## start the web application, the API and the chat
 	$(BIN)/danlu up $(ARGS)
 
-lint: install web ## ruff, mypy, import-linter, ESLint, vue-tsc
+lint: dev web ## ruff, mypy, import-linter, ESLint, vue-tsc
 	$(BIN)/ruff check src tests bench scripts
 	$(BIN)/ruff format --check src tests bench scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 	cd web && npm run --silent lint && npm run --silent typecheck
 
-docs: install ## build the manual; a warning is an error
+docs: dev ## build the manual; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-test: install web browser lint docs ## every check and every test
+test: dev web browser lint docs ## every check and every test
 	cd web && npm run --silent test && npm run --silent size
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
