@@ -10,6 +10,7 @@ import pytest
 import yaml
 from rich.console import Console
 
+from danlu.cli import common
 from danlu.cli.render import print_reading
 from danlu.recipe import load_recipe, read_recipe
 
@@ -36,7 +37,8 @@ def file(material, tmp_path, monkeypatch) -> Path:
 
 
 def test_the_plan_follows_the_file_and_tells_how_each_key_was_read(danlu, file, monkeypatch):
-    monkeypatch.setenv("COLUMNS", "200")
+    # The console is as wide as the terminal was when it was made: in another test, as likely as not.
+    monkeypatch.setattr(common.console, "_width", 200)
     called = danlu("plan", file, "train.dtype=float32", "train.seed=7", "--json")
     plan = called.json
     settings = plan["settings"]
