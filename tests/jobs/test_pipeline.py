@@ -87,6 +87,7 @@ def test_a_run_that_changes_the_model_itself_is_proved_and_published(home, mater
     report = pipeline.train(prepared, quiet, never)
     run = prepared.run
     assert (report.adapter, report.weights) == (None, str(run.path / "weights"))
+    assert run.report() == report
     reopened = preparing.reopen(home, run.name, quiet)
     proof = pipeline.prove_run(reopened, quiet)
     assert proof.heldout.loss_after == report.heldout_loss

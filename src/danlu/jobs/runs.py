@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Literal
 
 from filelock import FileLock, Timeout
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, SerializerFunctionWrapHandler, ValidationError, model_serializer
 
 from danlu.errors import ConflictError, NotFoundError, TrainingError
 from danlu.events import Failed, Finished, LoggedEvent, Started, Step, Stopped, read_events
@@ -49,6 +49,12 @@ class TrainReport(BaseModel):
     plan: Prediction | None
     adapter: str | None
     weights: str | None = None
+
+    @model_serializer(mode="wrap")
+    def _without_unused(self, as_usual: SerializerFunctionWrapHandler) -> dict[str, object]:
+        """Leave ``weights`` out where there is an adapter or nothing yet: the promised keys and no others."""
+        values: dict[str, object] = as_usual(self)
+        return values if self.weights is not None else {key: values[key] for key in values if key != "weights"}
 
 
 @dataclass(frozen=True)
