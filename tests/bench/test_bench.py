@@ -27,7 +27,7 @@ from bench.watch import run_watched
 from danlu.data.batches import step_members
 from danlu.data.datasets import read_dataset
 from danlu.events import EventLog, Finished, Step
-from danlu.recipe import load_recipe
+from danlu.recipe_file import load_recipe
 
 TASK = Task(
     rows=16, epochs=2, batch_size=8, learning_rate=2e-4, r=8, lora_alpha=16, seed=42, threads=1, dtype="float32"

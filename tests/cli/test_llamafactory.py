@@ -12,7 +12,7 @@ from rich.console import Console
 
 from danlu.cli import common
 from danlu.cli.render import print_reading
-from danlu.recipe import load_recipe, read_recipe
+from danlu.recipe_file import load_recipe, read_recipe
 
 
 @pytest.fixture

@@ -17,7 +17,8 @@ from danlu.errors import RecipeError
 from danlu.i18n import LANGUAGES, catalogue
 from danlu.llamafactory import DIFFERENT, KEYS, Becomes, NotBuilt, NotNeeded
 from danlu.llamafactory.keys import MARKS, SECRET
-from danlu.recipe import Recipe, dump_recipe, load_recipe, read_recipe
+from danlu.recipe import Recipe
+from danlu.recipe_file import dump_recipe, load_recipe, read_recipe
 from scripts.llamafactory_table import PAGES, with_tables
 from tests.data.files import ROWS, write_json_rows
 

@@ -9,7 +9,8 @@ import yaml
 from pydantic import BaseModel
 
 from danlu.errors import RecipeError, UsageError
-from danlu.recipe import Recipe, dump_recipe, load_recipe, with_absolute_paths
+from danlu.recipe import Recipe, with_absolute_paths
+from danlu.recipe_file import dump_recipe, load_recipe
 
 LEAST = ["model=m", "data.train=a.json"]
 

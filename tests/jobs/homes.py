@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from danlu.recipe import Recipe, load_recipe
+from danlu.recipe import Recipe
+from danlu.recipe_file import load_recipe
 from tests.data.files import question_rows, write_json_rows
 from tests.tiny import write_tiny_model
 

@@ -14,7 +14,7 @@ from danlu.evaluation.result import Proof
 from danlu.events import Sample, Step
 from danlu.jobs import pipeline, preparing
 from danlu.jobs.messages import Happened
-from danlu.recipe import load_recipe
+from danlu.recipe_file import load_recipe
 from danlu.settings import Home
 from tests.data.files import question_rows, story, write_json_rows, write_texts
 from tests.tiny import write_tiny_model

@@ -25,7 +25,8 @@ from danlu.jobs.runs import RunFolder
 from danlu.jobs.trackers import tracking
 from danlu.jobs.trackers.figures import figures_of, flat
 from danlu.jobs.trackers.run_settings import settings_of
-from danlu.recipe import Recipe, dump_recipe
+from danlu.recipe import Recipe
+from danlu.recipe_file import dump_recipe
 from danlu.settings import Home
 from tests.jobs.homes import recipe, write_material
 

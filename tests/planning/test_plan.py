@@ -16,7 +16,7 @@ from danlu.models.versions import DatasetRef
 from danlu.planning import rules
 from danlu.planning.estimate import predict
 from danlu.planning.plan import Plan, Prediction, decide_holdout, make_plan, require_built
-from danlu.recipe import load_recipe
+from danlu.recipe_file import load_recipe
 from danlu.training.adapter import attach_lora
 from danlu.training.trained import trainable
 from tests.planning.test_rules import base, data, machine, model

@@ -9,7 +9,7 @@ from danlu.i18n import catalogue
 from danlu.planning import rules, text_rules
 from danlu.planning.facts import DataFacts, TextFacts
 from danlu.planning.plan import Plan, decide_text_holdout, make_plan
-from danlu.recipe import load_recipe
+from danlu.recipe_file import load_recipe
 from tests.planning.test_plan import SETS
 from tests.planning.test_rules import GIGA, base, machine, model
 

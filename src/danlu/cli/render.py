@@ -30,7 +30,7 @@ from danlu.jobs.messages import (
 )
 from danlu.llamafactory.translate import show
 from danlu.planning.plan import Decision, Plan
-from danlu.recipe import ReadRecipe
+from danlu.recipe_file import ReadRecipe
 
 
 class Display:

@@ -14,7 +14,7 @@ from danlu.files import format_bytes
 from danlu.i18n import language, t
 from danlu.jobs.forge_order import Order
 from danlu.jobs.runs import Runs
-from danlu.recipe import ReadRecipe, read_recipe
+from danlu.recipe_file import ReadRecipe, read_recipe
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [key=value]…", help=t("cli.arg_recipe"))]
 

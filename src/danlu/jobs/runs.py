@@ -21,7 +21,8 @@ from danlu.errors import ConflictError, NotFoundError, TrainingError
 from danlu.events import Failed, Finished, LoggedEvent, Started, Step, Stopped, read_events
 from danlu.files import read_as, write_text
 from danlu.planning.plan import Plan, Prediction
-from danlu.recipe import Recipe, dump_recipe, load_recipe
+from danlu.recipe import Recipe
+from danlu.recipe_file import dump_recipe, load_recipe
 from danlu.settings import Home
 
 # Whoever asks whether a run is running holds its lock for a moment; that is no reason to refuse the work.

@@ -17,7 +17,8 @@ from danlu.i18n import t
 from danlu.jobs.trackers.figures import figures_of, flat
 from danlu.jobs.trackers.run_settings import settings_of
 from danlu.planning.plan import Plan
-from danlu.recipe import Recipe, dump_recipe
+from danlu.recipe import Recipe
+from danlu.recipe_file import dump_recipe
 
 _FLUSH_SECONDS: Final = 10
 
