@@ -145,6 +145,8 @@ def test_the_plan_is_decided_with_reasons_and_no_run_is_kept(danlu, home, materi
     assert {item["by"] for item in plan["decisions"]} == {"recipe", "danlu"}
     assert "You chose it." in called.err
     assert "lora.r" in called.err
+    assert plan["translated"] == []
+    assert "LLaMA-Factory" not in called.err
     assert list((home / "runs").iterdir()) == []
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from danlu.cli import common
 from danlu.cli.render import print_reading
+from danlu.i18n import use_language
 from danlu.recipe_file import load_recipe, read_recipe
 
 
@@ -59,10 +60,13 @@ def test_the_plan_follows_the_file_and_tells_how_each_key_was_read(danlu, file, 
         assert text in called.err
 
 
-def test_the_account_is_in_the_readers_language(danlu, file, monkeypatch):
-    monkeypatch.setenv("DANLU_LANG", "zh")
-    told = danlu("plan", file, "--json").json["translated"]
-    assert {item["because"] for item in told if item["key"] == "report_to"} == {"没有要求丹炉本来做法之外的东西。"}
+def test_the_account_is_in_the_readers_language(file):
+    (told,) = [item for item in read_recipe(file).translations if item.key == "report_to"]
+    assert told.because("zh") == "没有要求丹炉本来做法之外的东西。"
+    shown = io.StringIO()
+    with use_language("zh"):
+        print_reading(Console(file=shown, width=72), read_recipe(file), file.name)
+    assert "是 LLaMA-Factory 的文件" in shown.getvalue()
 
 
 @pytest.mark.parametrize("lang", ["en", "zh"])
@@ -84,11 +88,10 @@ def test_a_run_keeps_the_translated_recipe(danlu, file, home):
     assert "model_name_or_path" not in (home / "runs" / called.json["run"] / "recipe.yaml").read_text(encoding="utf-8")
 
 
-def test_a_recipe_of_danlus_has_nothing_to_translate(danlu, material):
+def test_a_recipe_of_danlus_has_nothing_to_translate(material):
     model, rows = material
-    called = danlu("plan", f"model={model}", f"data.train={rows}", "--json")
-    assert called.json["translated"] == []
-    assert "LLaMA-Factory" not in called.err
+    read = read_recipe(None, [f"model={model}", f"data.train={rows}"])
+    assert read.translations == ()
 
 
 @pytest.mark.parametrize(

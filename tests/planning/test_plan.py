@@ -135,6 +135,15 @@ def test_too_little_memory_is_said_before_the_start_with_what_would_fit(free, wo
         assert fits is None or f"{fits}." in item.text("en").replace(", ", ".")
 
 
+def test_room_on_the_disk_grows_with_what_is_trained():
+    needs = {
+        method: rules.disk_needed(plan(f"method={method}").settings, model()) for method in ("lora", "freeze", "full")
+    }
+    assert needs["lora"] < needs["freeze"] < needs["full"]
+    # Two checkpoints and a third in the making, each three values a weight, the best and the finished weights.
+    assert needs["full"] > 44 * model().parameters
+
+
 def test_every_decision_can_be_said_in_both_languages():
     for item in plan().decisions:
         assert item.because("en") != item.because("zh")

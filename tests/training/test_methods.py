@@ -9,6 +9,7 @@ import re
 import pytest
 import torch
 from peft import PeftModel
+from safetensors.torch import load_file
 
 from danlu.data.examples import Example
 from danlu.errors import RecipeError, TrainingError
@@ -17,7 +18,7 @@ from danlu.export.merge import write_merged
 from danlu.models.load import load_model
 from danlu.planning.plan import require_built
 from danlu.recipe import Recipe
-from danlu.training.adapter import attach_lora, changes_base, load_finished
+from danlu.training.adapter import attach_lora, changes_base, load_finished, save_tensors
 from danlu.training.forward import LossModel
 from danlu.training.loop import Job, fit
 from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
@@ -64,14 +65,8 @@ def test_it_learns_and_a_stopped_run_goes_on_to_the_same_bits(tmp_path, kind):
     assert_bit_equal(weights(tmp_path / "whole", method), weights(tmp_path / "parts", method))
 
 
-@pytest.mark.parametrize("kind", ["rslora", "dora", "pissa"])
-@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
-def test_the_packed_loss_of_a_kind_is_the_plain_one(family, kind):
-    model = attach_lora(tiny_model(family), settings(**KINDS[kind]).lora, seed=1)
-    torch.manual_seed(3)
-    for name, parameter in trainable(model).items():
-        if "magnitude" not in name:
-            parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
+def assert_packed_is_plain(model):
+    """Compare loss and all gradients of the packed path with those of the plain one."""
     losses = LossModel(model)
     rows = examples(6)
     (_, piece), *more = losses.step_losses(rows, 1 << 20)
@@ -83,6 +78,17 @@ def test_the_packed_loss_of_a_kind_is_the_plain_one(family, kind):
         model.zero_grad()
     for one, other in zip(*found, strict=True):
         torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["rslora", "dora", "pissa"])
+@pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3"])
+def test_the_packed_loss_of_a_kind_is_the_plain_one(family, kind):
+    model = attach_lora(tiny_model(family), settings(**KINDS[kind]).lora, seed=1)
+    torch.manual_seed(3)
+    for name, parameter in trainable(model).items():
+        if "magnitude" not in name:
+            parameter.data.add_(torch.randn_like(parameter), alpha=0.1)
+    assert_packed_is_plain(model)
 
 
 @pytest.mark.parametrize("bits", [4, 8])
@@ -154,18 +160,8 @@ def test_an_export_of_a_kind_is_what_was_trained(tmp_path, kind):
 @pytest.mark.parametrize("family", ["llama", "qwen2", "qwen3", "mistral"])
 def test_the_packed_loss_of_a_whole_model_has_the_plain_gradients(family, tied):
     model = attach(tiny_model(family, tied=tied), settings(method="full"))
-    losses = LossModel(model)
-    rows = examples(6)
-    (_, piece), *more = losses.step_losses(rows, 1 << 20)
-    assert not more
-    found = []
-    for loss in (losses.piece_loss(piece), losses.plain_loss_sum(rows)):
-        loss.backward()
-        found.append([loss, *(value.grad.clone() for value in trainable(model).values())])
-        model.zero_grad()
-    assert len(found[0]) == 1 + len(list(model.parameters()))
-    for one, other in zip(*found, strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+    assert set(trainable(model)) == {name for name, _ in model.named_parameters()}
+    assert_packed_is_plain(model)
 
 
 @pytest.mark.parametrize("bias", [False, True])
@@ -202,11 +198,30 @@ def test_only_what_is_named_learns(changes, learns):
     assert set(trainable(model)) == expected
 
 
-def test_a_name_that_fits_nothing_is_told():
+@pytest.mark.parametrize(
+    ("changes", "told"), [({"modules": ("attention_norm",)}, "attention_norm"), ({"layers": 0}, "freeze.layers = 0")]
+)
+def test_what_would_train_nothing_is_told(changes, told):
     with pytest.raises(TrainingError) as caught:
-        attach(tiny_model(), settings(method="freeze", freeze=FreezeSettings(modules=("attention_norm",))))
+        attach(tiny_model(), settings(method="freeze", freeze=FreezeSettings(**changes)))
     assert caught.value.key == "training.nothing_thawed"
-    assert "attention_norm" in caught.value.message("en")
+    assert told in caught.value.message("en")
+
+
+def test_tensors_of_every_kind_are_read_back_as_they_were(tmp_path):
+    torch.manual_seed(1)
+    tensors = {
+        "number": torch.tensor(7), "bytes": torch.arange(5, dtype=torch.uint8), "flags": torch.tensor([True, False]),
+        "half": torch.randn(3, 5, dtype=torch.bfloat16), "turned": torch.randn(4, 6).t(),
+        "exact": torch.randn(2, dtype=torch.float64),
+        "empty": torch.zeros(0, 4), "parameter": torch.nn.Parameter(torch.randn(3)),
+    }  # fmt: skip
+    save_tensors(tensors, tmp_path / "t.safetensors")
+    read = load_file(tmp_path / "t.safetensors")
+    assert read.keys() == tensors.keys()
+    for name, tensor in tensors.items():
+        assert read[name].dtype == tensor.dtype
+        assert read[name].equal(tensor)
 
 
 def test_what_is_frozen_does_not_move(tmp_path):

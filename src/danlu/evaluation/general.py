@@ -75,7 +75,8 @@ def measure_general(losses: LossModel, before: Before, examples: Sequence[Exampl
             tuned = functional.log_softmax(logits, dim=-1)
             with before() as model:
                 model.eval()
-                base = functional.log_softmax(LossModel(model).learned_logits(piece)[0], dim=-1)
+                other = losses if model is losses.model else LossModel(model)
+                base = functional.log_softmax(other.learned_logits(piece)[0], dim=-1)
         loss_before += float(functional.nll_loss(base, targets, reduction="sum"))
         loss_after += float(functional.nll_loss(tuned, targets, reduction="sum"))
         kl += float((base.exp() * (base - tuned)).sum())

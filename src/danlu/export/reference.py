@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 import psutil
 
+from danlu.errors import ExportError
 from danlu.models.architecture import read_architecture
+from danlu.models.checks import TRAINED_WEIGHTS
 from danlu.models.load import load_model
-from danlu.models.trained_weights import TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -47,6 +48,7 @@ class TransformersReference:
 
         Raises:
             ModelError: the base does not load.
+            ExportError: what was trained does not fit it.
         """
         needed = _FP32_BYTES_PER_PARAMETER * read_architecture(base).parameters
         dtype = "float32" if needed < psutil.virtual_memory().available else "bfloat16"
@@ -56,7 +58,9 @@ class TransformersReference:
         if (adapter / TRAINED_WEIGHTS).is_file():
             from safetensors.torch import load_file
 
-            model.load_state_dict(load_file(adapter / TRAINED_WEIGHTS), strict=False)
+            found = model.load_state_dict(load_file(adapter / TRAINED_WEIGHTS), strict=False)
+            if found.unexpected_keys:
+                raise ExportError("export.adapter_misfit", str(adapter), name=found.unexpected_keys[0])
             return cls(model)
         from peft import PeftModel
 

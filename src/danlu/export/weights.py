@@ -18,9 +18,8 @@ from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from danlu.errors import ExportError, ModelError
-from danlu.models.checks import read_weights
+from danlu.models.checks import TRAINED_WEIGHTS, read_weights
 from danlu.models.safetensors_stream import TensorSpec, read_header
-from danlu.models.trained_weights import TRAINED_WEIGHTS
 
 if TYPE_CHECKING:
     import torch

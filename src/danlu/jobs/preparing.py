@@ -45,14 +45,12 @@ from danlu.models.load import load_model
 from danlu.models.versions import DatasetRef
 from danlu.planning.estimate import predict
 from danlu.planning.plan import Plan, make_plan, require_built
+from danlu.planning.rules import disk_needed
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.memory import keep_freed_memory
 from danlu.training.settings import TrainSettings
 from danlu.training.trained import TrainedModel, attach
-
-# Room for checkpoints (an adapter and its optimizer state, three at a time), the adapter and the report.
-_RUN_BYTES = 500_000_000
 
 
 @dataclass(frozen=True)
@@ -112,7 +110,6 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     with stage(tell, "model", "jobs.stage_model", name=recipe.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
     with stage(tell, "plan", "jobs.stage_plan"):
-        require_free(home.runs, _RUN_BYTES)
         machine = inspect_machine(home.cache)
         datasets = tuple(DatasetRef(name=item.name, version=item.version, sha256=item.sha256) for item in manifests)
         decided = decide_material(recipe, base, machine, library, datasets)
@@ -127,6 +124,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
             material.chat_format.thinking,
             decided.notices,
         )
+        require_free(home.runs, disk_needed(plan.settings, base.architecture))
         with _new_run(home, manifests[0].name) as run:
             prepared = _assemble(home, run, recipe, plan, base, material)
             if predict_cost:
@@ -149,10 +147,12 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
 
     Raises:
         NotFoundError: no such run, or its data set is gone.
+        RecipeError: it needs a package that is not installed any more.
     """
     set_up_process()
     run = Runs(home).get(name)
     plan, recipe = run.plan(), run.recipe()
+    require_built(recipe)  # the packages of a machine may have changed since
     if probes is not None:
         recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": str(probes)})})
     library = DatasetLibrary(home.datasets)

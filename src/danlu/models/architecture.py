@@ -12,14 +12,14 @@ from typing import Any, Final, Literal, TypedDict
 
 from danlu.errors import ModelError
 
-Method = Literal["lora", "qlora", "full"]
+Method = Literal["lora", "qlora", "freeze", "full"]
 
 # Families that are trained, evaluated and served; others may load, but nothing here was tested with them.
 SUPPORTED_TYPES: Final = ("llama", "qwen2", "qwen3", "mistral", "gemma3_text", "gemma3")
 
-# bitsandbytes NF4 with double quantisation: 4 bits, plus one 8-bit scale for 64 weights and a second level of
-# scales (QLoRA, arXiv 2305.14314, section 3: 0.127 bits a parameter).
-_NF4_BYTES: Final = 4.127 / 8
+# Beside the bits of a quantised weight: one 8-bit scale for 64 weights and a second level of scales (QLoRA, arXiv
+# 2305.14314, section 3: 0.127 bits a parameter); in bytes.
+_QUANTISED_SCALES: Final = 0.127 / 8
 _MEASURED_KEPT: Final = 2.6
 # Python, torch and its libraries in one process, before the first weight (measured on Linux, CPU build).
 _PROCESS_BYTES: Final = 600_000_000
@@ -97,14 +97,16 @@ class Architecture:
         values = 4 * self.hidden_size + 2 * q + 2 * kv + 3 * self.intermediate_size
         return round(_MEASURED_KEPT * tokens * self.layers * values * bytes_per_value)
 
-    def training_bytes(self, method: Method, tokens: int = 1024, rank: int = 8) -> int:
+    def training_bytes(
+        self, method: Method, tokens: int = 1024, rank: int = 8, value_bytes: int = 2, bits: int = 4
+    ) -> int:
         """Estimate the peak memory of training, before anything is measured.
 
-        With P parameters, L of them in the block matrices, A in the adapter, everything 16-bit where possible:
+        With P parameters, L of them in the block matrices, A in the adapter, V bytes a frozen weight:
 
-        - weights: lora and full ``2 P``; qlora ``0.516 L + 2 (P - L)`` (NF4 with double quantisation)
-        - trained parameters: 16-bit copy, fp32 master, gradient and the two moments of Adam: ``18`` bytes each in
-          lora and qlora; full keeps a 16-bit gradient: ``2 P + 12 P`` beside the weights
+        - weights: ``V P``; qlora ``0.516 L + V (P - L)`` in 4 bits (NF4 with double quantisation)
+        - what is trained, in fp32, with its gradient and the two moments of Adam: ``16`` bytes each; lora and qlora
+          train A, full all of P instead of the frozen weights, freeze about an eighth of P
         - activations (``activation_bytes``), no recomputation
         - the process itself, 0.6 GB
 
@@ -114,16 +116,24 @@ class Architecture:
             method: how it is trained.
             tokens: tokens of one micro-batch.
             rank: rank of the adapter.
+            value_bytes: bytes of a frozen weight and of an activation; what ``full`` trains is fp32 whatever it says.
+            bits: bits of quantised matrices.
 
         Returns:
             Bytes. The plan replaces this by a measurement on the machine.
         """
-        activations = self.activation_bytes(tokens)
-        if method == "full":
-            return int(16 * self.parameters + activations + _PROCESS_BYTES)
-        linear = self.linear_parameters
-        weights = _NF4_BYTES * linear + 2 * (self.parameters - linear) if method == "qlora" else 2 * self.parameters
-        return int(weights + 18 * self.lora_parameters(rank) + activations + _PROCESS_BYTES)
+        weights: float = value_bytes * self.parameters
+        trained = self.lora_parameters(rank)
+        match method:
+            case "qlora":
+                linear = self.linear_parameters
+                weights = (bits / 8 + _QUANTISED_SCALES) * linear + value_bytes * (self.parameters - linear)
+            case "full":
+                weights, trained = 0, self.parameters
+            case "freeze":
+                trained = self.parameters // 8
+                weights -= value_bytes * trained
+        return int(weights + 16 * trained + self.activation_bytes(tokens, value_bytes) + _PROCESS_BYTES)
 
 
 class Traits(TypedDict):

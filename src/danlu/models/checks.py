@@ -20,6 +20,8 @@ from danlu.models.safetensors_stream import TensorSpec, read_header
 PICKLE_SUFFIXES: Final = (".bin", ".pt", ".pth", ".ckpt", ".pkl", ".pickle")
 WEIGHTS_FILE: Final = "model.safetensors"
 INDEX_FILE: Final = "model.safetensors.index.json"
+# What a run of the methods full or freeze has changed in its base.
+TRAINED_WEIGHTS: Final = "weights.safetensors"
 
 
 @dataclass(frozen=True)

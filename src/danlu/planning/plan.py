@@ -300,13 +300,15 @@ def _notices(data: DataFacts, longest: int, recipe: Recipe) -> list[Notice]:
 
 def _memory_notices(settings: TrainSettings, base: ModelFolder, machine: Machine, data: DataFacts) -> list[Notice]:
     """Say before anything is loaded that memory will not suffice, and what would fit."""
-    shape, room, dtype = base.architecture, machine.available_bytes, settings.dtype
-    rank, bits = settings.lora.r, settings.lora.quantization_bit
-    needed = rules.memory_needed(settings.method, shape, rank, settings.token_budget, dtype, bits)
+    shape, room, rank = base.architecture, machine.available_bytes, settings.lora.r
+    value_bytes = 4 if settings.dtype == "float32" else 2
+    needed = shape.training_bytes(
+        settings.method, settings.token_budget, rank, value_bytes, settings.lora.quantization_bit
+    )
     if needed <= room:
         return []
     sizes: dict[str, str | int | float] = {"needed": format_bytes(needed), "room": format_bytes(room)}
-    fitting = rules.methods_that_fit(shape, rank, data.tokens.longest, dtype, room)
+    fitting = rules.methods_that_fit(shape, rank, data.tokens.longest, value_bytes, room)
     if not fitting:
         return [Notice(code="planning.notice_memory_none", params=sizes)]
     return [Notice(code="planning.notice_memory", params={**sizes, "methods": ", ".join(fitting)})]

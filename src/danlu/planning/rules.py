@@ -17,7 +17,7 @@ from danlu.models.architecture import Architecture
 from danlu.models.library import ModelFolder
 from danlu.planning.facts import DataFacts
 from danlu.recipe import LoraSection, Method
-from danlu.training.settings import ADAPTER_METHODS
+from danlu.training.settings import ADAPTER_METHODS, TrainSettings
 
 FEW: Final = 20
 """Up to so many rows, a run is about learning these very sentences."""
@@ -31,7 +31,7 @@ _SHORT_RUN_MOST: Final = 12.0
 _CAP: Final = 1.5
 _RANKS: Final = (16, 32, 64, 128)
 _ADAPTER_FASTER: Final = 10
-_PROCESS_BYTES: Final = 600_000_000
+_RUN_BYTES: Final = 500_000_000
 _MEMORY_SHARE: Final = 0.6
 _MOST_TOKENS: Final = 1024
 
@@ -186,32 +186,18 @@ def fitting_tokens(machine: Machine, base: ModelFolder, method: Method = "lora")
     return int(max(room, 0) / base.architecture.activation_bytes(1, bytes_per_value=4))
 
 
-def memory_needed(method: Method, base: Architecture, rank: int, tokens: int, dtype: str, bits: int = 4) -> int:
-    """Estimate the peak memory of a run in bytes, before anything is loaded.
-
-    Weights in ``dtype`` (with QLoRA the matrices of the layers in ``bits``); of what is trained, in fp32, the weight,
-    its gradient and two values of the optimizer; activations of ``tokens`` tokens at once; the process. ``freeze``
-    counts as an eighth of the model.
-
-    Args:
-        method: what is trained.
-        base: the shape of the model.
-        rank: rank of the adapter.
-        tokens: most tokens at once.
-        dtype: ``float32`` or ``bfloat16``.
-        bits: bits of quantised matrices.
-    """
-    size = 4 if dtype == "float32" else 2
-    weights: float = size * base.parameters
-    if method == "qlora":
-        weights = size * (base.parameters - base.linear_parameters) + base.linear_parameters * (bits + 0.2) / 8
-    trained = {"full": base.parameters, "freeze": base.parameters // 8}.get(method, base.lora_parameters(rank))
-    # Of the model's own weights the copy that is trained is the model.
-    beside = 12 if method in {"full", "freeze"} else 16
-    return int(weights + beside * trained + base.activation_bytes(tokens, bytes_per_value=size) + _PROCESS_BYTES)
-
-
-def methods_that_fit(base: Architecture, rank: int, tokens: int, dtype: str, room: int) -> list[Method]:
+def methods_that_fit(base: Architecture, rank: int, tokens: int, value_bytes: int, room: int) -> list[Method]:
     """Return the methods that need less memory than there is, from the most thorough to the most sparing."""
     methods: tuple[Method, ...] = ("full", "freeze", "lora", "qlora")
-    return [method for method in methods if memory_needed(method, base, rank, tokens, dtype) <= room]
+    return [method for method in methods if base.training_bytes(method, tokens, rank, value_bytes) <= room]
+
+
+def disk_needed(settings: TrainSettings, base: Architecture) -> int:
+    """Return the bytes that a run may take on the disk, with its exports not counted.
+
+    Of what is trained, in fp32: two checkpoints and a third in the making, each with the two values of the optimizer;
+    the best state, and what comes out. Half a gigabyte for what is not in proportion to it.
+    """
+    sizes = {"full": base.parameters, "freeze": base.parameters // 8}
+    trained = sizes.get(settings.method, base.lora_parameters(settings.lora.r))
+    return 4 * trained * (3 * 3 + 2) + _RUN_BYTES

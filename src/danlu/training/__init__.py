@@ -10,14 +10,14 @@ import importlib
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
-    from danlu.training.adapter import attach_lora
     from danlu.training.loop import FitResult, Job, fit
     from danlu.training.settings import LoraSettings, TrainSettings
+    from danlu.training.trained import attach
 
-__all__ = ["FitResult", "Job", "LoraSettings", "TrainSettings", "attach_lora", "fit"]
+__all__ = ["FitResult", "Job", "LoraSettings", "TrainSettings", "attach", "fit"]
 
 _HOMES: Final = {
-    "attach_lora": "adapter",
+    "attach": "trained",
     "FitResult": "loop",
     "Job": "loop",
     "fit": "loop",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import math
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -11,14 +12,19 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file, save
+from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from danlu.errors import TrainingError
+from danlu.models.safetensors_stream import SafetensorsWriter, TensorSpec
 from danlu.training.settings import LoraSettings
 
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
+_DTYPES: Final = {
+    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
+    torch.int64: "I64", torch.int32: "I32", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
+}  # fmt: skip
 # Under this name a model carries the adapter that PiSSA began with.
 _BEGINNING: Final = "danlu_beginning"
 
@@ -111,12 +117,20 @@ def _write(values: dict[str, Any], state: dict[str, torch.Tensor], folder: Path,
     save_tensors(state, folder / _WEIGHTS)
 
 
-def save_tensors(tensors: dict[str, torch.Tensor], path: Path) -> None:
-    """Write tensors as safetensors through Python's own file, whose error of a full disk is an ``OSError``.
+def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
+    """Write tensors as safetensors, one by one, so that memory does not hold all of them twice.
 
-    ``save_file`` of safetensors hides it in an error of its own class. Costs a copy of the tensors in memory.
+    Raises:
+        MachineError: the disk is full.
     """
-    path.write_bytes(save(tensors, metadata={"format": "pt"}))
+    # The widest types first, so that each tensor lies where its type may be read.
+    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
+    specs = [TensorSpec(name, _DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in ordered]
+    with SafetensorsWriter(path, specs) as writer:
+        for name, tensor in ordered:
+            data = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
+            writer.write(name, memoryview(data))
+        writer.close()
 
 
 def load_tensors(path: Path) -> dict[str, torch.Tensor]:

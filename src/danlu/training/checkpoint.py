@@ -125,7 +125,7 @@ def _optimizer_tensors(model: TrainedModel, optimizer: Optimizers) -> dict[str, 
     for name, parameter in trainable(model).items():
         for key, value in optimizer.state(parameter).items():
             if isinstance(value, torch.Tensor):
-                tensors[f"{name}|{key}"] = value.detach().clone().contiguous()
+                tensors[f"{name}|{key}"] = value
             else:
                 tensors[f"{name}|{key}{_NUMBER}"] = torch.tensor(value)
     return tensors

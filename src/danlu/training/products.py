@@ -26,6 +26,9 @@ _ONEDNN_ROWS: Final = 192
 # With matrices of so many numbers it is 1.1 to 2 times as fast whatever the rows (one row: 1.5 to 2).
 _ONEDNN_NUMBERS: Final = 1 << 21
 
+# An operator without a public name: where a build of PyTorch lacks it, PyTorch's own routine takes its place.
+_HAS_ONEDNN: Final = torch.backends.mkldnn.is_available() and hasattr(torch.ops.mkldnn, "_linear_pointwise")  # type: ignore[no-untyped-call]
+
 
 def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
     """Return ``x W^T + b``, to be called where no gradient is recorded.
@@ -43,7 +46,7 @@ def product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) ->
         return functional.linear(x, weight, bias)
     if rows in _TRANSPOSED_ROWS:
         return transposed_product(x.reshape(rows, -1), weight, bias).view(*x.shape[:-1], -1)
-    if (rows >= _ONEDNN_ROWS or weight.numel() >= _ONEDNN_NUMBERS) and torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+    if _HAS_ONEDNN and (rows >= _ONEDNN_ROWS or weight.numel() >= _ONEDNN_NUMBERS):
         return onednn_product(x, weight, bias)
     return functional.linear(x, weight, bias)
 

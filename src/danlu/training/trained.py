@@ -17,7 +17,7 @@ from peft import PeftModel
 from transformers import PreTrainedModel
 
 from danlu.errors import TrainingError
-from danlu.models.trained_weights import TRAINED_WEIGHTS
+from danlu.models.checks import TRAINED_WEIGHTS
 from danlu.training import adapter
 from danlu.training.adapter import attach_lora, load_tensors, save_tensors
 from danlu.training.settings import ADAPTER_METHODS, FreezeSettings, TrainSettings
@@ -43,7 +43,8 @@ def attach(model: PreTrainedModel, settings: TrainSettings) -> TrainedModel:
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(settings.method == "full" or _is_thawed(name, model, settings.freeze))
     if not trainable(model):
-        named = ", ".join((*settings.freeze.modules, *settings.freeze.extra_modules))
+        freeze = settings.freeze
+        named = ", ".join((*freeze.modules, *freeze.extra_modules)) or f"freeze.layers = {freeze.layers}"
         raise TrainingError("training.nothing_thawed", "freeze", names=named)
     return model
 
@@ -66,8 +67,7 @@ def save_trained(model: TrainedModel, folder: Path, base_model: str) -> None:
     if isinstance(model, PeftModel):
         adapter.save_adapter(model, folder, base_model)
     else:
-        state = {name: value.detach().contiguous() for name, value in trainable(model).items()}
-        save_tensors(state, folder / TRAINED_WEIGHTS)
+        save_tensors(trainable(model), folder / TRAINED_WEIGHTS)
 
 
 def load_trained(model: TrainedModel, folder: Path) -> None:
