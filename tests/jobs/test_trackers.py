@@ -236,7 +236,6 @@ def wandb_history(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_wandb_gets_the_figures_offline_and_none_of_the_texts(home, material):
-    pytest.importorskip("wandb")
     prepared = prepared_run(home, material, "report_to=wandb")
     messages: list = []
     pipeline.train(prepared, messages.append, never)
@@ -255,7 +254,6 @@ def test_wandb_gets_the_figures_offline_and_none_of_the_texts(home, material):
 
 
 def test_a_resumed_run_goes_on_in_the_same_wandb_run_and_tells_no_step_twice(home, material, monkeypatch):
-    pytest.importorskip("wandb")
     monkeypatch.setenv("WANDB_MODE", "offline")
     monkeypatch.setenv("WANDB_PROJECT", "teahouse")
     prepared = prepared_run(home, material, "report_to=[wandb]", "eval.every=2")
@@ -282,7 +280,6 @@ def swanlab_history(folder: Path) -> dict[str, list[tuple[int, float]]]:
 
 
 def test_swanlab_gets_the_figures_offline_and_a_resumed_run_tells_no_step_twice(home, material):
-    pytest.importorskip("swanlab")
     prepared = prepared_run(home, material, "report_to=swanlab", "eval.every=2")
     messages: list = []
     interrupt_after_checkpoint(prepared)
@@ -318,7 +315,6 @@ pipeline.train(preparing.reopen(Home(Path(sys.argv[1])), sys.argv[2], lambda _: 
 def test_after_a_killed_training_process_the_tracker_has_everything_and_the_resumed_run_only_adds(
     home, material, tmp_path, monkeypatch
 ):
-    pytest.importorskip("swanlab")
     monkeypatch.setenv("SWANLAB_LOG_DIR", str(tmp_path / "elsewhere"))
     prepared = prepared_run(home, material, "report_to=swanlab", "eval.every=2")
     command = [sys.executable, "-c", TRAIN, str(home.root), prepared.run.name]
@@ -336,7 +332,6 @@ def test_after_a_killed_training_process_the_tracker_has_everything_and_the_resu
 
 
 def test_a_tracker_that_failed_is_one_warning_and_a_resumed_run_tells_it_what_it_missed(home, material):
-    pytest.importorskip("swanlab")
     prepared = prepared_run(home, material, "report_to=swanlab", "eval.every=2")
     (prepared.run.path / "swanlab").write_text("in the way", encoding="utf-8")
     assert interrupt_after_checkpoint(prepared) == "stopped"
@@ -350,7 +345,6 @@ def test_a_tracker_that_failed_is_one_warning_and_a_resumed_run_tells_it_what_it
 
 
 def test_a_tracker_that_is_killed_is_one_warning_and_the_run_goes_on(home, material):
-    pytest.importorskip("swanlab")
     prepared = prepared_run(home, material, "report_to=swanlab")
 
     def kill_at_two(message) -> None:
@@ -370,7 +364,6 @@ def test_a_tracker_that_is_killed_is_one_warning_and_the_run_goes_on(home, mater
 
 
 def test_a_tracker_that_is_still_sending_is_not_waited_for_without_end(home, material, monkeypatch):
-    pytest.importorskip("swanlab")
     monkeypatch.setattr(tracking, "_LAST_SECONDS", 0.0)
     prepared = prepared_run(home, material, "report_to=swanlab")
     pipeline.train(prepared, quiet, never)
@@ -381,7 +374,6 @@ def test_a_tracker_that_is_still_sending_is_not_waited_for_without_end(home, mat
 
 
 def test_a_server_that_does_not_answer_is_one_warning(home, material, monkeypatch):
-    pytest.importorskip("mlflow")
     with socket.socket() as taken:  # bound, not listening: refuses every connection
         taken.bind(("127.0.0.1", 0))
         monkeypatch.setenv("MLFLOW_TRACKING_URI", f"http://127.0.0.1:{taken.getsockname()[1]}")
@@ -407,7 +399,6 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_starts(home,
 
 
 def test_swanlab_without_its_dashboard_is_refused_in_local_mode(home, material, monkeypatch):
-    pytest.importorskip("swanlab")
     monkeypatch.setitem(sys.modules, "swanboard", None)
     monkeypatch.setenv("SWANLAB_MODE", "local")
     with pytest.raises(RecipeError, match="SWANLAB_MODE=offline"):
@@ -453,7 +444,6 @@ def mlflow_client(uri: str):
 
 @pytest.mark.slow
 def test_mlflow_gets_the_figures_in_a_store_of_the_home_and_a_resumed_run_tells_no_step_twice(home, material):
-    pytest.importorskip("mlflow")
     prepared = prepared_run(home, material, "report_to=mlflow", "eval.every=2")
     messages: list = []
     interrupt_after_checkpoint(prepared)
