@@ -145,3 +145,15 @@ def test_pieces_are_kept_aside_by_their_text(form):
     assert split_pieces(pieces[:1], 0.5, seed=1).holdout == ()
     more = split_pieces([*pieces, *cut(documents(5, seed=9), form, 200)], 0.25, seed=1)
     assert {tuple(learned(piece)) for piece in split.holdout} <= {tuple(learned(piece)) for piece in more.holdout}
+
+
+@pytest.mark.parametrize(("length", "first"), [(10, 4), (40, 30), (41, 39), (500, 1), (500, 250), (500, 499)])
+def test_an_excerpt_has_the_beginning_and_the_first_learned_token(length, first):
+    whole = Example(tuple(range(length)), tuple(at >= first for at in range(length)), 3)
+    part = whole.excerpt(40)
+    assert len(part.input_ids) == len(part.learn) == min(length, 40)
+    assert part.input_ids[:10] == whole.input_ids[:10]
+    assert list(part.input_ids) == sorted(set(part.input_ids))
+    assert [part.learn[part.input_ids.index(at)] for at in part.input_ids] == [at >= first for at in part.input_ids]
+    assert first in part.input_ids or first < 10
+    assert part.supervised > 0

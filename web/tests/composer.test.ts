@@ -133,7 +133,7 @@ describe('the rest of the keyboard', () => {
     expect(box().attributes('placeholder')).toBe('Ask 小炉 something')
     i18n.global.locale.value = 'zh'
     await nextTick()
-    expect(box().attributes('placeholder')).toBe('向小炉提问')
+    expect(box().attributes('placeholder')).toBe('向 小炉 提问')
     expect(wrapper.get('[data-testid=send]').text()).toBe('发送')
   })
 })

@@ -125,7 +125,8 @@ class Display:
                 self.console.print(f"  {t('cli.heldout', step=event.step, loss=event.heldout_loss)}")
             case Sample() as event:
                 for answer in event.answers:
-                    text = t("cli.asked", step=event.step, question=answer.question, answer=answer.answer or "–")
+                    said = " ".join(answer.answer.split()) or "–"
+                    text = t("cli.asked", step=event.step, question=answer.question, answer=said)
                     # Chinese has no blanks, and rich would begin a new line rather than break a word.
                     self.console.print(f"  [dim]{escape(text)}[/dim]", soft_wrap=True)
             case Warned() as event:

@@ -34,6 +34,20 @@ class Example:
         first = next((i for i, learned in enumerate(self.learn) if learned and i), len(self.learn))
         return max(first - 1, 0)
 
+    def excerpt(self, most: int) -> Example:
+        """Return at most so many tokens of it: of a long one its beginning and what surrounds its first learned token.
+
+        For comparing two ways to compute; what it says no longer hangs together.
+        """
+        if len(self.input_ids) <= most:
+            return self
+        head = most // 4
+        first = next((i for i, learned in enumerate(self.learn) if learned and i), 0)
+        start = max(head, min(first - head, len(self.input_ids) - (most - head)))
+        chosen = [*range(head), *range(start, start + most - head)]
+        ids, learn = (tuple(values[i] for i in chosen) for values in (self.input_ids, self.learn))
+        return Example(ids, learn, self.row)
+
     @property
     def parts(self) -> tuple[Example, ...]:
         """The texts that were packed into it, each as an example of its own."""

@@ -21,6 +21,9 @@ from danlu.training.trained import TrainedModel, base_of
 # Architectures whose attention is full and causal and whose logits are the head's output: the packed path is exact
 # for them (tested for each). Others (sliding windows, soft caps, state spaces) take the plain path.
 PACKED_ARCHITECTURES: Final = frozenset({"llama", "qwen2", "qwen3", "mistral"})
+# What the two ways are compared on: enough tokens for attention in blocks.
+_CHECKED: Final = 2
+_CHECKED_TOKENS: Final = 320
 _TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
@@ -179,6 +182,8 @@ class LossModel:
         """
         if not self.packed:
             return True
+        # The plain path has logits of every position: of whole texts they would be what needs most memory in a run.
+        examples = [part.excerpt(_CHECKED_TOKENS) for part in unpacked(examples)[:_CHECKED]]
         supervised = sum(example.supervised for example in examples)
         self.model.eval()  # dropout would make the two differ by chance
         with torch.no_grad():
@@ -186,7 +191,7 @@ class LossModel:
                 float(self.loss_sum(piece))
                 for piece in micro_batches(examples, 1 << 30, share_prefix=self.share_prefix)
             )
-            plain = float(self.plain_loss_sum(examples))
+            plain = sum(float(self.plain_loss_sum([example])) for example in examples)
         self.model.train()
         self.packed = abs(fast - plain) / max(supervised, 1) <= _TOLERANCE.get(self._base.dtype, 3e-2)
         return self.packed

@@ -117,7 +117,7 @@ export const zh: Catalogue = {
   },
   composer: {
     label: '消息',
-    placeholder: '向{name}提问',
+    placeholder: '向 {name} 提问',
     placeholderPlain: '输入消息',
     send: '发送',
     stop: '停止',
