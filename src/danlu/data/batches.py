@@ -25,6 +25,7 @@ class MicroBatch:
         layout: prefix and documents of the sequence.
         rows: packed positions whose hidden state predicts a learned token, int64, shape [S].
         targets: the learned tokens, int64, shape [S].
+        owners: which of the packed examples, in the order given to ``pack``, each belongs to, int64, shape [S].
         tokens: real tokens of the examples, counted as if nothing were shared.
     """
 
@@ -32,6 +33,7 @@ class MicroBatch:
     layout: Layout
     rows: torch.Tensor
     targets: torch.Tensor
+    owners: torch.Tensor
     tokens: int
 
 
@@ -97,8 +99,9 @@ def pack(examples: Sequence[Example], *, share_prefix: bool = True) -> MicroBatc
     ids = list(examples[0].input_ids[:prefix])
     rows: list[int] = []
     targets: list[int] = []
+    owners: list[int] = []
     lengths: list[int] = []
-    for example in examples:
+    for number, example in enumerate(examples):
         offset = len(ids) - prefix
         ids += example.input_ids[prefix:]
         lengths.append(len(example.input_ids) - prefix)
@@ -106,10 +109,12 @@ def pack(examples: Sequence[Example], *, share_prefix: bool = True) -> MicroBatc
             if learned and position:
                 rows.append(offset + position - 1)
                 targets.append(example.input_ids[position])
+                owners.append(number)
     return MicroBatch(
         input_ids=torch.tensor([ids]),
         layout=Layout(prefix, tuple(lengths)),
         rows=torch.tensor(rows, dtype=torch.int64),
         targets=torch.tensor(targets, dtype=torch.int64),
+        owners=torch.tensor(owners, dtype=torch.int64),
         tokens=sum(len(example.input_ids) for example in examples),
     )

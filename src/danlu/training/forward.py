@@ -14,7 +14,7 @@ from danlu.data.batches import MicroBatch, micro_batches
 from danlu.data.examples import Example, unpacked
 from danlu.training.attention import ATTENTION_NAME
 from danlu.training.lora_linear import fused_forwards
-from danlu.training.loss import chunked_cross_entropy
+from danlu.training.loss import chunked_cross_entropy, chunked_token_losses
 from danlu.training.products import in_place
 from danlu.training.trained import TrainedModel, base_of
 
@@ -152,6 +152,20 @@ class LossModel:
     def piece_loss(self, piece: Sequence[Example] | MicroBatch) -> torch.Tensor:
         """Return the summed loss of one piece of ``step_losses``."""
         return self.loss_sum(piece) if isinstance(piece, MicroBatch) else self.plain_loss_sum(piece)
+
+    def token_losses(self, piece: Sequence[Example] | MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the loss of each learned token of a piece, with its graph, and whose it is; nothing is smoothed.
+
+        Returns:
+            Nats, float32 of shape [S], and int64 of shape [S]: which of the piece's examples, in the order they were
+            packed or padded in, the token belongs to.
+        """
+        if isinstance(piece, MicroBatch):
+            return chunked_token_losses(self._predicting(piece), self.head, piece.targets), piece.owners
+        logits, labels = self._plain(piece)
+        learned = labels != -100
+        losses = nn.functional.cross_entropy(logits[learned].float(), labels[learned], reduction="none")
+        return losses, learned.nonzero()[:, 0]
 
     def learned_logits(self, piece: Sequence[Example] | MicroBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """Return the logits of the learned positions of a piece and the tokens that stand there.

@@ -10,7 +10,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
 
@@ -26,6 +26,7 @@ from danlu.i18n import t
 from danlu.training.checkpoint import Checkpoints, LoopState
 from danlu.training.forward import LossModel
 from danlu.training.memory import peak_rss
+from danlu.training.objectives import Objective, TokenMean
 from danlu.training.optimizers import Optimizers
 from danlu.training.schedule import learning_rate
 from danlu.training.settings import TrainSettings
@@ -77,6 +78,7 @@ class Job:
         folder: the run's folder; gets ``checkpoints/`` and ``adapter/`` or ``weights/``.
         base_model: name of the base model, written into the adapter.
         ask: asks the model the probe questions; None asks nothing.
+        objective: what is learned from the examples.
     """
 
     examples: Sequence[Example]
@@ -84,6 +86,7 @@ class Job:
     folder: Path
     base_model: str
     ask: Ask | None = None
+    objective: Objective = field(default_factory=TokenMean)
 
 
 def fit(
@@ -130,14 +133,13 @@ def fit(
     dtype = str(base_of(model).dtype).removeprefix("torch.")
     emit(Started(from_step=state.step, steps=settings.steps, device=str(model.device), dtype=dtype))
     if job.heldout and state.heldout_before is None:
-        state.heldout_before = losses.mean_loss(job.heldout, settings.token_budget)
+        state.heldout_before = job.objective.heldout_loss(losses, job.heldout, settings.token_budget)
         emit(Eval(step=0, heldout_loss=state.heldout_before, best=False))
     if job.ask and state.step == 0:
         emit(Sample(step=0, answers=_ask(losses, job.ask)))
 
     members = step_members(len(job.examples), settings.batch_size, settings.seed, settings.steps)
-    rows = len(job.examples)
-    per_epoch = _steps_of_a_pass(rows, settings)
+    per_epoch = _steps_of_a_pass(len(job.examples), settings)
     wild = 0
     gc.collect()
     gc.disable()
@@ -146,7 +148,7 @@ def fit(
         over = state.step > 0 and (_learned_by_heart(state, settings, per_epoch) or _exhausted(state, settings))
         while state.step < settings.steps and not over:
             examples = [job.examples[index] for index in members[state.step]]
-            event = _step(losses, optimizer, parameters, examples, state, settings, rows)
+            event = _step(losses, optimizer, parameters, job, examples, state, settings)
             emit(event)
             wild = wild + 1 if _is_wild(event, state, settings) else 0
             if wild >= _DIVERGED_STEPS:
@@ -190,12 +192,12 @@ def _step(
     losses: LossModel,
     optimizer: Optimizers,
     parameters: list[torch.nn.Parameter],
+    job: Job,
     examples: Sequence[Example],
     state: LoopState,
     settings: TrainSettings,
-    rows: int,
 ) -> Step:
-    """Do one optimizer step: the loss is the mean over all learned tokens of the step, however it is cut."""
+    """Do one optimizer step, whose loss and gradient are those of all its examples, however they are cut."""
     start = time.perf_counter()
     torch.manual_seed(settings.seed + state.step)  # dropout of a resumed run equals that of an uninterrupted one
     supervised = sum(example.supervised for example in examples)
@@ -203,8 +205,9 @@ def _step(
         raise TrainingError("training.step_without_target", step=state.step + 1)
     rate = learning_rate(state.step, settings)
     loss = 0.0
-    for _, piece in losses.step_losses(examples, settings.token_budget):
-        piece_loss = losses.piece_loss(piece) / supervised
+    rows = len(job.examples)
+    for _, piece in job.objective.pieces(losses, examples, settings.token_budget):
+        piece_loss = job.objective.loss(losses, piece, examples)
         piece_loss.backward()  # type: ignore[no-untyped-call]
         loss += piece_loss.item()
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
@@ -237,7 +240,7 @@ def _measure(
 ) -> None:
     """Measure held-out loss, keep the best adapter, ask the probes."""
     if job.heldout:
-        loss = losses.mean_loss(job.heldout, settings.token_budget)
+        loss = job.objective.heldout_loss(losses, job.heldout, settings.token_budget)
         best = state.best_loss is None or loss < state.best_loss
         state.bad_evals = 0 if best else state.bad_evals + 1
         if best:

@@ -104,6 +104,74 @@ def chunked_cross_entropy(
     return loss
 
 
+class _ChunkedTokenLosses(torch.autograd.Function):
+    """Losses token by token: what counts how much is known only when all of them are (preference objectives)."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+    ) -> torch.Tensor:
+        losses = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
+        grad = torch.empty_like(hidden) if hidden.requires_grad else None
+        size = chunk_rows(hidden.shape[0], weight.shape[0])
+        for start in range(0, hidden.shape[0], size):
+            rows = slice(start, start + size)
+            chances = _log_chances(hidden[rows], weight, bias)
+            losses[rows] = chances.gather(1, targets[rows].unsqueeze(1)).squeeze(1).neg_()
+            if grad is not None:
+                torch.mm(_less_target(chances, targets[rows]).to(weight.dtype), weight, out=grad[rows])
+        trained = weight.requires_grad or (bias is not None and bias.requires_grad)
+        ctx.save_for_backward(grad, *((hidden, weight, bias, targets) if trained else ()))
+        return losses
+
+    @staticmethod
+    def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
+        counts = grad_outputs[0].unsqueeze(1)
+        grad, *head = ctx.saved_tensors
+        scaled = None if grad is None else grad * counts.to(grad.dtype)
+        if not head:
+            return scaled, None, None, None
+        hidden, weight, bias, targets = head
+        weight_grad = torch.zeros_like(weight)
+        bias_grad = None if bias is None else torch.zeros_like(bias)
+        size = chunk_rows(hidden.shape[0], weight.shape[0])
+        for start in range(0, hidden.shape[0], size):
+            rows = slice(start, start + size)
+            wrong = _less_target(_log_chances(hidden[rows], weight, bias), targets[rows]) * counts[rows]
+            weight_grad.addmm_(wrong.t().to(weight.dtype), hidden[rows])
+            if bias_grad is not None:
+                bias_grad += wrong.sum(dim=0)
+        return scaled, weight_grad, bias_grad, None
+
+
+def chunked_token_losses(hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor) -> torch.Tensor:
+    """Return the cross-entropy of each of ``targets`` under a vocabulary head; their sum is ``chunked_cross_entropy``.
+
+    A head that is trained computes its logits once more in the backward pass.
+
+    Args:
+        hidden: last hidden states of the positions that predict a learned token, shape [S, H].
+        head: the output layer, weight of shape [V, H], frozen or not.
+        targets: ids of the learned tokens, int64, shape [S].
+
+    Returns:
+        The losses in nats, float32, shape [S].
+    """
+    losses: torch.Tensor = _ChunkedTokenLosses.apply(hidden, head.weight, head.bias, targets)  # type: ignore[no-untyped-call]
+    return losses
+
+
+def _log_chances(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+    """Return the logarithm of each token's chance, float32, shape [S, V]."""
+    return torch.log_softmax(product(hidden, weight, bias).float(), dim=1)
+
+
+def _less_target(log_chances: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
+    """Turn logarithms of chances, in place, into the gradient of the loss by the logits."""
+    chances = log_chances.exp_()
+    return chances.scatter_add_(1, targets.unsqueeze(1), chances.new_full((chances.shape[0], 1), -1.0))
+
+
 def plain_cross_entropy(
     hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor, smoothing: float = 0.0
 ) -> torch.Tensor:
