@@ -120,16 +120,8 @@ def test_rows_that_are_too_long_are_refused_by_number_and_never_cut():
 
 
 @pytest.mark.parametrize(
-    ("learn", "shareable", "supervised"),
-    [
-        ((False, False, False, True, True), 2, 2),
-        ((False, True), 0, 1),
-        ((True, True, False), 0, 1),
-        ((False, False), 1, 0),
-        ((False,), 0, 0),
-    ],
+    ("learn", "supervised"),
+    [((False, False, False, True, True), 2), ((False, True), 1), ((True, True, False), 1), ((False,), 0)],
 )
-def test_an_example_knows_what_may_be_shared_and_what_is_learned(learn, shareable, supervised):
-    item = Example((9,) * len(learn), learn, 1)
-    assert item.shareable == shareable
-    assert item.supervised == supervised
+def test_an_example_knows_how_much_of_it_is_learned(learn, supervised):
+    assert Example((9,) * len(learn), learn, 1).supervised == supervised

@@ -1,4 +1,4 @@
-"""The real starter model, trained once on ten rows; what comes of it is shared by the tests as copies."""
+"""The real starter model, trained once on five rows; what comes of it is shared by the tests as copies."""
 
 from __future__ import annotations
 
@@ -16,19 +16,18 @@ from danlu.export.publish import register_version
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
 from danlu.models.versions import GenerationDefaults, load_version
-from danlu.samples import sample_path
 from danlu.settings import Home
 from danlu.store.store import Store
 from tests.e2e.chat_page import PERSONA, TALKER, Chat, Opener, with_talker
 from tests.e2e.program import MODEL, Server, clone, danlu, put_model, serving
 
-ROWS = sample_path("ten_rows_zh.json")
+ROWS = Path(__file__).with_name("five_rows_zh.json")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What ``danlu quickstart`` on ten rows left behind.
+    """What ``danlu quickstart`` on five rows left behind.
 
     Attributes:
         home: not to be changed; ``clone`` it.

@@ -19,7 +19,7 @@ EXACT = (
     "data.holdout=0",
     "train.dtype=float32",
     "train.num_train_epochs=1",
-    "train.batch_size=2",
+    "train.batch_size=1",
     "eval.every=2",
 )
 

@@ -128,7 +128,7 @@ def test_sharing_the_prefix_changes_no_gradient(share):
     model = with_random_adapter("qwen2")
     losses = LossModel(model)
     examples = make_examples(5, 12)
-    assert pack(examples).layout.back_in_order is not None, "documents that are not in the order of their lengths"
+    assert pack(examples).layout.back is not None, "segments that are not in the order of their lengths"
     total = sum(example.supervised for example in examples)
     reference = gradients(model, [losses.loss_sum(pack(examples, share_prefix=False))], total)
     found = gradients(model, [losses.loss_sum(pack(examples, share_prefix=share))], total)
@@ -147,18 +147,58 @@ def test_a_packed_example_does_not_see_its_neighbours():
     assert swapped == pytest.approx(alone[0] + alone[2], rel=1e-5)
 
 
-def test_the_prefix_is_shared_only_up_to_the_token_before_the_first_learned_one():
-    same = Example((5, 6, 7, 8), (False, False, True, True), 0)
-    longer = Example((5, 6, 7, 9), (False, False, True, True), 1)
-    batch = pack([same, longer])
-    assert batch.layout.prefix == 1
-    assert batch.input_ids.tolist() == [[5, 6, 7, 8, 6, 7, 9]]
-    assert batch.targets.tolist() == [7, 8, 7, 9]
-    assert batch.rows.tolist() == [1, 2, 4, 5]
+def tree_of_examples(seed: int = 0) -> list[Example]:
+    """Examples under one system prompt: questions with several answers, and a conversation that goes on."""
+    rng = random.Random(seed)
+
+    def tokens(count: int) -> tuple[int, ...]:
+        return tuple(rng.randrange(3, 380) for _ in range(count))
+
+    system, examples = tokens(21), []
+    for question in (tokens(19), tokens(40)):
+        for length in (5, 6, 12):
+            ids = (*system, *question, *tokens(length))
+            examples.append(Example(ids, (False,) * (len(ids) - length) + (True,) * length, 1))
+    ids, learn = (*system, *tokens(9)), (False,) * 30
+    for length in (18, 20, 25):
+        ids, learn = (*ids, *tokens(length), *tokens(4)), (*learn, *(True,) * length, *(False,) * 4)
+        examples.append(Example(ids, learn, 2))
+    return [*examples, examples[0], Example((*system, *tokens(3)), (False,) * 20 + (True,) * 4, 3)]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("budget", [60, 150, 4096])
+def test_a_tree_of_prefixes_has_the_loss_and_gradients_of_each_example_alone(family, budget):
+    model = with_random_adapter(family)
+    losses = LossModel(model)
+    examples = tree_of_examples()
+    total = sum(example.supervised for example in examples)
+
+    plain_loss = losses.plain_loss_sum(examples)
+    plain = gradients(model, [plain_loss], total)
+    pieces = micro_batches(examples, budget)
+    packed_losses = [losses.loss_sum(piece) for piece in pieces]
+    packed = gradients(model, packed_losses, total)
+
+    assert float(sum(packed_losses).detach()) == pytest.approx(float(plain_loss.detach()), rel=1e-5)
+    for name, gradient in plain.items():
+        scale = gradient.abs().max().clamp_min(1e-6)
+        assert ((packed[name] - gradient).abs().max() / scale) < 1e-4, name
+
+
+def test_what_examples_begin_with_stands_once_even_where_it_is_learned():
+    shared = tuple(range(30, 50))
+    first = Example((*shared, 5, 6), (False,) * 10 + (True,) * 12, 0)
+    second = Example((*shared, 7), (False,) * 20 + (True,), 1)
+    batch = pack([first, second])
+    assert batch.input_ids.tolist() == [[*shared, 5, 6, 7]]
+    assert batch.targets.tolist() == [*shared[10:], 5, 6, 7]
+    assert batch.rows.tolist() == [*range(9, 19), 19, 20, 19]
+    assert batch.owners.tolist() == [0] * 12 + [1]
 
 
 def test_a_single_example_shares_nothing():
-    assert pack(make_examples(1, 9)).layout.prefix == 0
+    assert len(pack(make_examples(1, 9)).layout.segments) == 1
 
 
 @pytest.mark.parametrize(

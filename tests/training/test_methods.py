@@ -281,8 +281,8 @@ def test_noise_is_of_the_stated_size_and_only_there_while_learning():
     model.train()
     noisy.piece_loss(piece)
     watch.remove()
-    difference = (seen[0] - plain).squeeze(0).split(list(piece.layout.lengths))
-    for length, part in zip(piece.layout.lengths, difference, strict=True):
+    lengths = [segment.length for segment in piece.layout.segments]
+    for length, part in zip(lengths, (seen[0] - plain).squeeze(0).split(lengths), strict=True):
         most = 5.0 / math.sqrt(length * part.shape[-1])
         assert 0.9 * most < part.abs().max() <= most
     assert noisy.mean_loss(rows, 1 << 20) == pytest.approx(quiet.mean_loss(rows, 1 << 20), rel=1e-6)

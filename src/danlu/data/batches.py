@@ -13,7 +13,8 @@ import numpy as np
 import torch
 
 from danlu.data.examples import Example, unpacked
-from danlu.data.layout import Layout, common_prefix
+from danlu.data.layout import Layout
+from danlu.data.prefix_tree import PrefixTree, common_prefix, worth_sharing
 
 
 @dataclass(frozen=True)
@@ -22,7 +23,7 @@ class MicroBatch:
 
     Attributes:
         input_ids: int64, shape [1, T].
-        layout: prefix and documents of the sequence.
+        layout: the segments of the sequence.
         rows: packed positions whose hidden state predicts a learned token, int64, shape [S].
         targets: the learned tokens, int64, shape [S].
         owners: which of the packed examples, in the order given to ``pack``, each belongs to, int64, shape [S].
@@ -68,51 +69,82 @@ def step_members(count: int, batch_size: int, seed: int, steps: int) -> list[lis
 
 
 def micro_batches(examples: Sequence[Example], token_budget: int, *, share_prefix: bool = True) -> list[MicroBatch]:
-    """Cut the examples of one step into micro-batches of at most ``token_budget`` tokens.
+    """Cut the examples of one step into micro-batches of at most ``token_budget`` packed tokens.
 
-    An example longer than the budget makes a micro-batch of its own. Examples are taken by length, so that those of
-    like length are attended together. The texts of a packed example are taken one by one.
+    An example longer than the budget makes a micro-batch of its own. Examples that begin alike come together, the
+    others by length, so that those of like length are attended together. The texts of a packed example are taken one
+    by one.
 
     Args:
         examples: the examples of the step.
         token_budget: most packed tokens of one micro-batch.
-        share_prefix: compute what the examples begin with only once.
+        share_prefix: compute what examples begin with only once.
     """
-    groups: list[list[Example]] = []
-    filled = 0
-    for example in sorted(unpacked(examples), key=lambda item: len(item.input_ids)):
-        length = len(example.input_ids)
-        if groups and filled + length <= token_budget:
-            groups[-1].append(example)
-            filled += length
-        else:
-            groups.append([example])
-            filled = length
-    return [pack(group, share_prefix=share_prefix) for group in groups]
+    single = unpacked(examples)
+    common = _common(single) if share_prefix else ()
+    groups: list[tuple[list[Example], PrefixTree]] = []
+    for example in _in_order(single, common, share_prefix=share_prefix):
+        if not groups or groups[-1][1].tokens + groups[-1][1].cost(example.input_ids) > token_budget:
+            groups.append(([], PrefixTree(common, share=share_prefix)))
+        members, tree = groups[-1]
+        members.append(example)
+        tree.add(example.input_ids)
+    return [_lay(members, tree) for members, tree in groups]
 
 
 def pack(examples: Sequence[Example], *, share_prefix: bool = True) -> MicroBatch:
-    """Lay examples, each a single text, end to end, with their common beginning once at the front."""
-    prefix = 0
-    if share_prefix and len(examples) > 1:
-        prefix = min(common_prefix([example.input_ids for example in examples]), *(e.shareable for e in examples))
-    ids = list(examples[0].input_ids[:prefix])
+    """Lay examples, each a single text, end to end, with what several begin with only once."""
+    tree = PrefixTree(_common(examples) if share_prefix else (), share=share_prefix)
+    for example in examples:
+        tree.add(example.input_ids)
+    return _lay(examples, tree)
+
+
+def computed_tokens(members: Sequence[Sequence[Example]], token_budget: int, *, share_prefix: bool) -> int:
+    """Return how many tokens steps of these members compute.
+
+    Args:
+        members: the examples of each step.
+        token_budget: most packed tokens of a micro-batch.
+        share_prefix: whether what examples begin with is computed only once.
+    """
+    pieces = (micro_batches(step, token_budget, share_prefix=share_prefix) for step in members)
+    return sum(piece.layout.total for step in pieces for piece in step)
+
+
+def _common(examples: Sequence[Example]) -> tuple[int, ...]:
+    """Return what all examples begin with, if it is worth to be shared."""
+    length = common_prefix([example.input_ids for example in examples])
+    return examples[0].input_ids[:length] if worth_sharing(length, len(examples)) else ()
+
+
+def _in_order(examples: Sequence[Example], common: tuple[int, ...], *, share_prefix: bool) -> list[Example]:
+    """Return the examples by length, those that begin alike beside each other."""
+    by_length = sorted(examples, key=lambda item: len(item.input_ids))
+    if not share_prefix:
+        return by_length
+    tree = PrefixTree(common)
+    for example in by_length:
+        tree.add(example.input_ids)
+    clusters = sorted(tree.clusters(), key=lambda numbers: (len(by_length[numbers[-1]].input_ids), numbers))
+    return [by_length[number] for numbers in clusters for number in numbers]
+
+
+def _lay(examples: Sequence[Example], tree: PrefixTree) -> MicroBatch:
+    layout, ids, stretches = tree.layout()
     rows: list[int] = []
     targets: list[int] = []
     owners: list[int] = []
-    lengths: list[int] = []
-    for number, example in enumerate(examples):
-        offset = len(ids) - prefix
-        ids += example.input_ids[prefix:]
-        lengths.append(len(example.input_ids) - prefix)
+    for number, (example, parts) in enumerate(zip(examples, stretches, strict=True)):
+        places = [place for start, stop in parts for place in range(start, stop)]
         for position, learned in enumerate(example.learn):
             if learned and position:
-                rows.append(offset + position - 1)
+                rows.append(places[position - 1])
                 targets.append(example.input_ids[position])
                 owners.append(number)
     return MicroBatch(
         input_ids=torch.tensor([ids]),
-        layout=Layout(prefix, tuple(lengths)),
+        layout=layout,
         rows=torch.tensor(rows, dtype=torch.int64),
         targets=torch.tensor(targets, dtype=torch.int64),
         owners=torch.tensor(owners, dtype=torch.int64),

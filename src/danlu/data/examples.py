@@ -28,12 +28,6 @@ class Example:
         """Number of learned tokens."""
         return sum(self.learn[1:])
 
-    @property
-    def shareable(self) -> int:
-        """How many leading tokens may be shared: the token before the first learned one must be the example's own."""
-        first = next((i for i, learned in enumerate(self.learn) if learned and i), len(self.learn))
-        return max(first - 1, 0)
-
     def excerpt(self, most: int) -> Example:
         """Return at most so many tokens of it: of a long one its beginning and what surrounds its first learned token.
 

@@ -1,4 +1,4 @@
-"""Attention over a packed sequence: each document sees the shared prefix and itself, never another document.
+"""Attention over a packed sequence: each segment sees what it hangs from and itself, never another document.
 
 Plugs into transformers' attention interface under ``ATTENTION_NAME``, so every model class that uses the interface
 can be trained packed. Not for generation: that goes through the model's usual attention.
@@ -12,7 +12,7 @@ import torch
 from torch.nn import functional
 from transformers import AttentionInterface
 
-from danlu.data.layout import DocumentGroup, Layout
+from danlu.data.layout import Layout, SegmentGroup
 from danlu.training.block_attention import block_attention
 
 ATTENTION_NAME: Final = "danlu_packed"
@@ -50,24 +50,26 @@ def packed_attention(
     """
     assert layout is not None, "packed attention needs the layout of its sequence"
     assert dropout == 0.0, "packed attention is exact only without dropout"
-    pieces: list[torch.Tensor] = []
-    shared_key, shared_value = key[:, :, : layout.prefix], value[:, :, : layout.prefix]
-    if layout.prefix:
-        own = _attend(query[:, :, : layout.prefix], shared_key, shared_value, scaling)
-        pieces.append(own.squeeze(0).transpose(0, 1))
-    for group in layout.groups:
-        attended = _attend(
-            _gather(query, group),
-            _behind(shared_key, _gather(key, group)),
-            _behind(shared_value, _gather(value, group)),
+    own = [group.count * group.slots for group in layout.groups]
+    queries = torch.split(_slots(query, layout.query_slots), own, dim=1)
+    sizes = [size for group in layout.groups for size in (group.before, group.count * group.slots)]
+    keys = torch.split(_slots(key, layout.key_slots), sizes, dim=1)
+    values = torch.split(_slots(value, layout.key_slots), sizes, dim=1)
+    pieces = [
+        _attend(
+            _one_by_one(queries[number], group),
+            _behind(keys[2 * number], _one_by_one(keys[2 * number + 1], group)),
+            _behind(values[2 * number], _one_by_one(values[2 * number + 1], group)),
             scaling,
             group,
         )
-        packed = attended.transpose(1, 2).flatten(0, 1)
-        pieces.append(packed if group.alone else packed[group.real])
+        .transpose(1, 2)
+        .flatten(0, 1)
+        for number, group in enumerate(layout.groups)
+    ]
     output = torch.cat(pieces) if len(pieces) > 1 else pieces[0]
-    if layout.back_in_order is not None:
-        output = output[layout.back_in_order]
+    if layout.back is not None:
+        output = output.index_select(0, layout.back)
     return output.unsqueeze(0), None
 
 
@@ -76,7 +78,7 @@ def _attend(
     key: torch.Tensor,
     value: torch.Tensor,
     scaling: float | None,
-    group: DocumentGroup | None = None,
+    group: SegmentGroup,
 ) -> torch.Tensor:
     """Attend causally, in whichever way is faster at this length; the queries are the last S of the L positions.
 
@@ -85,28 +87,31 @@ def _attend(
         key: shape [N, Hkv, L, D].
         value: shape [N, Hkv, L, D].
         scaling: factor of the scores; 1/sqrt(D) when None.
-        group: the documents that attend; None for the prefix, which attends to nothing but itself.
+        group: the segments that attend.
     """
     if query.device.type == "cpu" and query.shape[2] >= _BLOCKS_FROM:
         return block_attention(query, key, value, query.shape[3] ** -0.5 if scaling is None else scaling)
-    mask = group.mask if group is not None and group.prefix else None
+    mask = group.mask if group.before else None
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
     )
 
 
-def _gather(states: torch.Tensor, group: DocumentGroup) -> torch.Tensor:
-    """Turn packed states [1, H, T, D] into the group's documents [N, H, S, D]."""
-    if group.alone:
-        return states[:, :, group.alone]
-    return states[0, :, group.index].transpose(0, 1)
+def _slots(states: torch.Tensor, slots: torch.Tensor | None) -> torch.Tensor:
+    """Take the states [1, H, T, D] of every slot, group after group: [H, slots, D]."""
+    return states[0] if slots is None else states[0].index_select(1, slots)
 
 
-def _behind(prefix: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
-    """Put the prefix's states [1, H, P, D] before those of each document [N, H, S, D]."""
-    if not prefix.shape[2]:
+def _one_by_one(states: torch.Tensor, group: SegmentGroup) -> torch.Tensor:
+    """Turn a group's states [H, N*S, D] into those of its segments [N, H, S, D]."""
+    return states.reshape(states.shape[0], group.count, group.slots, -1).transpose(0, 1)
+
+
+def _behind(path: torch.Tensor, own: torch.Tensor) -> torch.Tensor:
+    """Put the states [H, P, D] of what segments hang from before those of each [N, H, S, D]."""
+    if not path.shape[1]:
         return own
-    return torch.cat([prefix.expand(own.shape[0], -1, -1, -1), own], dim=2)
+    return torch.cat([path.unsqueeze(0).expand(own.shape[0], -1, -1, -1), own], dim=2)
 
 
 AttentionInterface.register(ATTENTION_NAME, packed_attention)

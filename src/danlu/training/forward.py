@@ -110,8 +110,7 @@ class LossModel:
 
     def _predicting(self, batch: MicroBatch) -> torch.Tensor:
         """Return the last hidden states of the positions that predict a learned token, shape [S, H]."""
-        lengths = torch.tensor(batch.layout.lengths)
-        with self._fast_path(), self._noisy(lengths.repeat_interleave(lengths).unsqueeze(0)):
+        with self._fast_path(), self._noisy(batch.layout.lengths):
             hidden: torch.Tensor = self._base.model(
                 input_ids=batch.input_ids,
                 position_ids=batch.layout.position_ids,
