@@ -214,6 +214,16 @@ class TrainSection(_Section):
             "最长样本的词元数；更长的会被拒绝，绝不截断。纯文本（pretrain）按这个长度分片学习，一个词元也不丢。"
         ),
     )
+    share_prefix: Auto | bool = Field(
+        "auto",
+        description=(
+            "Read out once what several examples begin with, such as a long system prompt, instead of before each of "
+            "them. The result is the same; auto does so where it saves time."
+        ),
+        json_schema_extra=_zh(
+            "多个样本开头相同的内容（如很长的系统提示）只念一遍，而不是每个样本前都念。结果相同；auto 在省时间时启用。"
+        ),
+    )
     optim: Optim = Field(
         "adamw",
         description=(

@@ -89,11 +89,6 @@ def test_what_has_no_auto_is_carried_over():
     assert (made.settings.max_grad_norm, made.settings.weight_decay, made.settings.seed) == (0.3, 0.0, 7)
     assert made.settings.lora.target_modules == ("q_proj",)
     assert made.system == "Hi"
-    assert made.settings.share_prefix
-
-
-def test_dropout_gives_up_the_shared_prefix():
-    assert not plan("lora.lora_dropout=0.1").settings.share_prefix
 
 
 @pytest.mark.parametrize(

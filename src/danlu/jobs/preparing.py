@@ -46,6 +46,7 @@ from danlu.models.versions import DatasetRef
 from danlu.planning.estimate import predict
 from danlu.planning.plan import Plan, make_plan, require_built
 from danlu.planning.rules import disk_needed
+from danlu.planning.sharing import decide_sharing
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.memory import keep_freed_memory
@@ -124,6 +125,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
             material.chat_format.thinking,
             decided.notices,
         )
+        plan = decide_sharing(plan, recipe, material.examples)
         require_free(home.runs, disk_needed(plan.settings, base.architecture))
         with _new_run(home, manifests[0].name) as run:
             prepared = _assemble(home, run, recipe, plan, base, material)

@@ -248,7 +248,6 @@ def make_plan(
         lora=lora,
         freeze=freeze,
         token_budget=int(budget.value or 0),
-        share_prefix=lora.lora_dropout == 0 and wish.neftune_noise_alpha is None,
         max_grad_norm=wish.max_grad_norm,
         weight_decay=wish.weight_decay,
         optim=wish.optim,
