@@ -1,4 +1,4 @@
-"""Sets LLaMA-Factory up in a virtual environment of its own, step by step; a step that is done is not done again."""
+"""Sets a peer up in a virtual environment of its own, step by step; a step that is done is not done again."""
 
 from __future__ import annotations
 
@@ -11,23 +11,33 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 LLAMAFACTORY = "0.9.5"
+TRL = "1.16.0"
 TORCH = "2.13.0"
+# What both of TRL's side and Danlu's compute with, as in constraints.txt.
+_TRL_WITH = ("transformers==5.23.*", "peft==0.21.*", "accelerate==1.15.*", "datasets==5.2.*")
 _STATE = "bench-setup.json"
 _TORCHAUDIO = '"""Stands in for torchaudio, which LLaMA-Factory imports and text models do not need."""\n'
 
 
+Program = Literal["llamafactory", "trl"]
+VERSIONS: dict[Program, str] = {"llamafactory": LLAMAFACTORY, "trl": TRL}
+
+
 @dataclass(frozen=True)
 class PeerEnv:
-    """A virtual environment with LLaMA-Factory in it.
+    """A virtual environment with a peer in it.
 
     Attributes:
+        program: what is in it.
         folder: the environment.
         setup_seconds: how long setting it up took, all steps together.
         versions: versions of the libraries that decide the speed.
     """
 
+    program: Program
     folder: Path
     setup_seconds: float
     versions: dict[str, str]
@@ -43,8 +53,8 @@ class PeerEnv:
         return self.python.with_name("llamafactory-cli" + (".exe" if os.name == "nt" else ""))
 
 
-def set_up(envs: Path, say: Callable[[str], None]) -> PeerEnv:
-    """Return LLaMA-Factory's environment under ``envs``, made or finished if it is not there yet.
+def set_up(program: Program, envs: Path, say: Callable[[str], None]) -> PeerEnv:
+    """Return a peer's environment under ``envs``, made or finished if it is not there yet.
 
     ``TORCH_INDEX`` names the package index with the CPU build of PyTorch where pip is not set up for it already, as
     in the Makefile.
@@ -52,19 +62,19 @@ def set_up(envs: Path, say: Callable[[str], None]) -> PeerEnv:
     Raises:
         subprocess.CalledProcessError: a step failed; the next call goes on with it.
     """
-    folder = envs / f"llamafactory-{LLAMAFACTORY}"
-    env = PeerEnv(folder, 0.0, {})
+    folder = envs / f"{program}-{VERSIONS[program]}"
+    env = PeerEnv(program, folder, 0.0, {})
     state_file = folder / _STATE
     seconds: dict[str, float] = json.loads(state_file.read_text(encoding="utf-8")) if state_file.is_file() else {}
     for name, step in _steps(env):
         if name in seconds:
             continue
-        say(f"set-up of LLaMA-Factory {LLAMAFACTORY}: {name}")
+        say(f"set-up of {program} {VERSIONS[program]}: {name}")
         start = time.perf_counter()
         step()
         seconds[name] = round(time.perf_counter() - start, 1)
         state_file.write_text(json.dumps(seconds, indent=2) + "\n", encoding="utf-8")
-    return PeerEnv(folder, round(sum(seconds.values()), 1), _versions(env))
+    return PeerEnv(program, folder, round(sum(seconds.values()), 1), _versions(env))
 
 
 def _steps(env: PeerEnv) -> list[tuple[str, Callable[[], None]]]:
@@ -90,6 +100,19 @@ def _steps(env: PeerEnv) -> list[tuple[str, Callable[[], None]]]:
     def starts() -> None:
         _run(str(env.cli), "version")
 
+    def trl() -> None:
+        _pip(env, "install", f"torch=={TORCH}", f"trl=={TRL}", *_TRL_WITH)
+
+    def trl_starts() -> None:
+        _run(str(env.python), "-c", "from trl import SFTTrainer")
+
+    if env.program == "trl":
+        return [
+            ("environment", make),
+            (f"torch {TORCH}", torch),
+            (f"trl {TRL}", trl),
+            ("first start", trl_starts),
+        ]
     return [
         ("environment", make),
         (f"torch {TORCH}", torch),
@@ -113,7 +136,7 @@ def _site_packages(env: PeerEnv) -> Path:
 
 
 def _versions(env: PeerEnv) -> dict[str, str]:
-    names = ("llamafactory", "torch", "transformers", "peft", "accelerate", "datasets")
+    names = (env.program, "torch", "transformers", "peft", "accelerate", "datasets")
     code = f"import json, importlib.metadata as m; print(json.dumps({{n: m.version(n) for n in {names!r}}}))"
     versions: dict[str, str] = json.loads(_ask(env, code))
     return versions

@@ -38,6 +38,22 @@ class Loop:
 
 
 @dataclass(frozen=True)
+class Work:
+    """What a run has to compute, whoever runs it.
+
+    Attributes:
+        tokens: real tokens, padding and what is computed again not counted.
+        gflop: arithmetic that they need: forward and back to the inputs through every matrix, through the vocabulary
+            head for learned tokens only; the adapter, attention and the rest are left out.
+        machine_gflops: measured matrix speed of the machine in its faster number format, GFLOP/s.
+    """
+
+    tokens: int
+    gflop: float
+    machine_gflops: float
+
+
+@dataclass(frozen=True)
 class Run:
     """One measured run.
 
@@ -45,6 +61,7 @@ class Run:
         name: ``danlu``, or the peer's name.
         number: which of the repeated runs, from 1.
         examples: examples seen in all.
+        work: what they are to compute.
         loop: the training loop.
         wall_seconds: from the start of the process to its end.
         peak_rss_bytes: of its process tree.
@@ -54,6 +71,7 @@ class Run:
     name: str
     number: int
     examples: int
+    work: Work
     loop: Loop
     wall_seconds: float
     peak_rss_bytes: int
@@ -63,6 +81,16 @@ class Run:
     def examples_per_second(self) -> float:
         """Examples over the loop's time."""
         return self.examples / self.loop.seconds
+
+    @property
+    def tokens_per_second(self) -> float:
+        """Real tokens over the loop's time."""
+        return self.work.tokens / self.loop.seconds
+
+    @property
+    def matrix_share(self) -> float:
+        """Needed arithmetic a second, as a share of the machine's matrix speed."""
+        return self.work.gflop / self.loop.seconds / self.work.machine_gflops
 
     def record(self) -> dict[str, Any]:
         """Return the run as a line of the result file."""
@@ -75,6 +103,8 @@ class Medians:
 
     runs: int
     examples_per_second: float
+    tokens_per_second: float
+    matrix_share: float
     wall_seconds: float
     peak_rss_bytes: float
     train_loss: float
@@ -159,6 +189,8 @@ def medians(runs: Sequence[Run]) -> Medians:
     return Medians(
         runs=len(runs),
         examples_per_second=statistics.median(run.examples_per_second for run in runs),
+        tokens_per_second=statistics.median(run.tokens_per_second for run in runs),
+        matrix_share=statistics.median(run.matrix_share for run in runs),
         wall_seconds=statistics.median(run.wall_seconds for run in runs),
         peak_rss_bytes=statistics.median(run.peak_rss_bytes for run in runs),
         train_loss=statistics.median(run.loop.train_loss for run in runs),
@@ -183,9 +215,13 @@ def compare(danlu: Medians, peer: Medians) -> Comparison:
 
 def table(sides: dict[str, Medians]) -> str:
     """Return medians and ratios as text."""
-    lines = [f"{'':16}{'runs':>5}{'examples/s':>12}{'wall':>10}{'peak memory':>13}{'mean loss':>11}"]
+    lines = [
+        f"{'':16}{'runs':>5}{'examples/s':>12}{'tokens/s':>10}{'of matrix speed':>17}"
+        f"{'wall':>10}{'peak memory':>13}{'mean loss':>11}"
+    ]
     lines += [
-        f"{name:16}{row.runs:>5}{row.examples_per_second:>12.3f}{row.wall_seconds:>8.1f} s"
+        f"{name:16}{row.runs:>5}{row.examples_per_second:>12.3f}{row.tokens_per_second:>10.0f}"
+        f"{row.matrix_share:>17.0%}{row.wall_seconds:>8.1f} s"
         f"{row.peak_rss_bytes / 1e9:>10.2f} GB{row.train_loss:>11.4f}"
         for name, row in sides.items()
     ]

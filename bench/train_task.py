@@ -14,6 +14,10 @@ from typing import Any
 
 import yaml
 
+from bench.peer_env import Program
+from bench.train_results import Work
+from danlu.models.architecture import Architecture
+
 DATASET = "bench"
 IN_ORDER = "bench-in-order"
 _IGNORED = -100
@@ -27,6 +31,8 @@ _CHATML = (
 _CHAT_TEMPLATE_FILE = "chat_template.jinja"
 
 Row = dict[str, Any]
+Encoded = tuple[list[int], list[bool]]
+"""Token ids of an example, and for each whether it is learned."""
 
 
 @dataclass(frozen=True)
@@ -68,12 +74,13 @@ class Task:
 
 @dataclass(frozen=True)
 class Peer:
-    """One way to run LLaMA-Factory.
+    """One way to run another program.
 
     Attributes:
         name: its name on the command line.
         about: what it stands for.
         extra: what it sets besides the task.
+        program: the program.
         same_order: whether it gets the very examples in each step that Danlu takes.
     """
 
@@ -81,6 +88,7 @@ class Peer:
     about: str
     extra: Mapping[str, Any] = field(default_factory=dict)
     same_order: bool = False
+    program: Program = "llamafactory"
 
 
 _TUNED = {"disable_gradient_checkpointing": True, "train_sampling_strategy": "group_by_length"}
@@ -89,6 +97,20 @@ PEERS = {
     for peer in (
         Peer("lf-default", "LLaMA-Factory at its command line's defaults: fp32, recomputation", same_order=True),
         Peer("lf-tuned", "LLaMA-Factory in fp32 without recomputation, batches of like length", _TUNED),
+        Peer(
+            "trl",
+            "TRL's SFTTrainer at its defaults in fp32 (recomputation)",
+            {"gradient_checkpointing": True},
+            same_order=True,
+            program="trl",
+        ),
+        Peer(
+            "trl-tuned",
+            "the same without recomputation",
+            {"gradient_checkpointing": False},
+            same_order=True,
+            program="trl",
+        ),
         Peer("lf-tuned-bf16", "the same with bf16 autocast", {**_TUNED, "bf16": True, "use_cpu": True}),
     )
 }
@@ -240,6 +262,54 @@ def peer_config(
     return {**config, **peer.extra}
 
 
+def work_of(examples: Sequence[Encoded], epochs: int, shape: Architecture, machine_gflops: float) -> Work:
+    """Return what training an adapter on examples has to compute.
+
+    A product costs two operations a weight and token, forward and back to the input; the frozen weight gets none.
+    """
+    tokens, learned = _total(examples) * epochs, _learned(examples) * epochs
+    matrices = 4 * shape.linear_parameters * tokens
+    head = 4 * shape.vocab_size * shape.hidden_size * learned
+    return Work(tokens, (matrices + head) / 1e9, machine_gflops)
+
+
+def trl_job(task: Task, peer: Peer, model: Path, examples: Sequence[Encoded], output: Path) -> dict[str, Any]:
+    """Return what ``trl_train.py`` is told: the task, the peer's extras, and the examples in the order of the steps.
+
+    Args:
+        task: what is trained.
+        peer: how.
+        model: base model folder.
+        examples: Danlu's own tokens, all epochs one after the other.
+        output: folder for the result.
+    """
+    return {
+        "model": str(model),
+        "lora": {"r": task.r, "lora_alpha": task.lora_alpha},
+        "examples": [{"input_ids": ids, "labels": [i if on else _IGNORED for i, on in zip(ids, learn, strict=True)]}
+                     for ids, learn in examples],
+        "training": {
+            "output_dir": str(output),
+            "per_device_train_batch_size": task.batch_size,
+            "gradient_accumulation_steps": 1,
+            "num_train_epochs": 1.0,
+            "learning_rate": task.learning_rate,
+            "lr_scheduler_type": "linear",
+            "max_length": None,
+            "seed": task.seed,
+            "logging_steps": 1,
+            "save_strategy": "no",
+            "report_to": "none",
+            "bf16": False,
+            "use_cpu": True,
+            "train_sampling_strategy": "sequential",
+            "dataloader_pin_memory": False,
+            "disable_tqdm": True,
+            **peer.extra,
+        },
+    }  # fmt: skip
+
+
 def write_config(config: Mapping[str, Any], path: Path) -> Path:
     """Write a configuration as YAML."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -260,10 +330,6 @@ def environment(task: Task, cache: Path) -> dict[str, str]:
         "TRANSFORMERS_OFFLINE": "1",
         "PYTHONUNBUFFERED": "1",
     }
-
-
-Encoded = tuple[list[int], list[bool]]
-"""Token ids of an example, and for each whether it is learned."""
 
 
 def from_labels(input_ids: Sequence[int], labels: Sequence[int]) -> Encoded:

@@ -1,6 +1,6 @@
-"""Danlu's training against LLaMA-Factory's, on the processor: same rows, tokens, model, adapter, steps and settings.
+"""Danlu's training against LLaMA-Factory's and TRL's, on the processor: same rows, tokens, model, adapter and steps.
 
-    python -m bench train --model FOLDER --data FILE [--peers lf-default,lf-tuned] [--runs 3] [--json]
+    python -m bench train --model FOLDER --data FILE [--shape qwen2-0.5b] [--peers lf-default,trl] [--runs 3] [--json]
 
 The sides run one after the other, in turns (A B A B), each in a process of its own. Results go to stdout, progress to
 stderr, every run's figures to ``bench/results/train-TIME.jsonl`` as soon as it ends. ``README.md`` says how to read
@@ -27,8 +27,9 @@ from typing import Any
 import psutil
 import torch
 
-from bench.peer_env import PeerEnv, set_up
-from bench.train_results import DANLU, Loop, Run, by_name, compare, read_danlu, read_peer, table
+from bench.peer_env import PeerEnv, Program, set_up
+from bench.shapes import SHAPES, write_shape
+from bench.train_results import DANLU, Loop, Run, Work, by_name, compare, read_danlu, read_peer, table
 from bench.train_task import (
     PEERS,
     Encoded,
@@ -42,6 +43,8 @@ from bench.train_task import (
     from_labels,
     peer_config,
     take_rows,
+    trl_job,
+    work_of,
     write_config,
     write_data,
 )
@@ -49,6 +52,8 @@ from bench.watch import run_watched, tail
 from danlu.data.batches import step_members
 from danlu.data.datasets import read_dataset
 from danlu.data.encode import encode
+from danlu.hardware import measure_gflops
+from danlu.models.architecture import read_architecture
 from danlu.models.chat_format import ChatFormat
 
 _HERE = Path(__file__).parent
@@ -65,21 +70,25 @@ class Bench:
 
     Attributes:
         task: what is trained.
-        env: LLaMA-Factory's environment.
+        envs: the peers' environments, LLaMA-Factory's always.
         work: folder for what the runs write.
         model: the base model.
         peer_model: the base model as LLaMA-Factory gets it.
         data: the rows' file.
         template: LLaMA-Factory's template, or None for the model's own.
+        encoded: Danlu's examples as token ids, in the order of the file.
+        to_do: what every run has to compute.
     """
 
     task: Task
-    env: PeerEnv
+    envs: Mapping[Program, PeerEnv]
     work: Path
     model: Path
     peer_model: Path
     data: Path
     template: str | None
+    encoded: Sequence[Encoded]
+    to_do: Work
 
     @property
     def variables(self) -> dict[str, str]:
@@ -106,11 +115,14 @@ def main(words: Sequence[str]) -> int:
 
 
 def _main(arguments: argparse.Namespace) -> int:
-    env = set_up(arguments.envs.resolve(), _say)
-    _say(f"LLaMA-Factory's environment: {env.setup_seconds:.0f} s of set-up, {_words(env.versions)}")
+    # LLaMA-Factory's always: the tokens are compared with it.
+    programs = dict.fromkeys(("llamafactory", *(PEERS[name].program for name in arguments.peers)))
+    envs = {program: set_up(program, arguments.envs.resolve(), _say) for program in programs}
+    for program, env in envs.items():
+        _say(f"{program}'s environment: {env.setup_seconds:.0f} s of set-up, {_words(env.versions)}")
     if arguments.setup_only:
         return 0
-    bench = _prepare(arguments, env)
+    bench = _prepare(arguments, envs)
     results = _HERE / "results" / f"train-{datetime.now(UTC):%Y%m%d-%H%M%S}.jsonl"
     check = check_tokens(bench)
     about = {
@@ -120,8 +132,8 @@ def _main(arguments: argparse.Namespace) -> int:
         "data": arguments.data.name,
         "machine": _machine(),
         "danlu_torch": torch.__version__,
-        "peer_versions": env.versions,
-        "peer_setup_seconds": env.setup_seconds,
+        "peer_versions": {program: env.versions for program, env in envs.items()},
+        "peer_setup_seconds": {program: env.setup_seconds for program, env in envs.items()},
         "tokens": {**asdict(check), "equal": check.equal},
     }
     _append(results, about)
@@ -155,14 +167,13 @@ def check_tokens(bench: Bench) -> TokenCheck:
     answer = folder / "tokens.json"
     script = _HERE / "llamafactory_tokens.py"
     log = folder / "log"
-    watched = run_watched([bench.env.python, script, written, answer], log, bench.variables, bench.work)
+    watched = run_watched(
+        [bench.envs["llamafactory"].python, script, written, answer], log, bench.variables, bench.work
+    )
     if watched.status != 0:
         raise BenchError(f"LLaMA-Factory could not encode the rows ({log}):\n{tail(log)}")
     theirs = [from_labels(ids, labels) for ids, labels in json.loads(answer.read_text(encoding="utf-8"))]
-    chat_format = ChatFormat.load(bench.model)
-    examples = encode(read_dataset(bench.data).conversations, chat_format)
-    ours: list[Encoded] = [(list(example.input_ids), list(example.learn)) for example in examples]
-    return compare_tokens(ours, theirs)
+    return compare_tokens(bench.encoded, theirs)
 
 
 def run_danlu(bench: Bench) -> tuple[Loop, float, int]:
@@ -185,17 +196,27 @@ def run_danlu(bench: Bench) -> tuple[Loop, float, int]:
 
 
 def run_peer(bench: Bench, peer: Peer) -> tuple[Loop, float, int]:
-    """Train with LLaMA-Factory; return the loop, the wall time in seconds and the peak memory in bytes.
+    """Train with another program; return the loop, the wall time in seconds and the peak memory in bytes.
 
     Raises:
         BenchError: it failed.
     """
     output = bench.work / "output"
     shutil.rmtree(output, ignore_errors=True)
-    config = peer_config(bench.task, peer, bench.peer_model, bench.data.parent, output, bench.template)
-    written = write_config(config, bench.work / f"{peer.name}.yaml")
+    command: list[str | Path]
+    if peer.program == "trl":
+        task = bench.task
+        members = step_members(task.rows, task.batch_size, task.seed, task.steps)
+        job = trl_job(task, peer, bench.model, [bench.encoded[i] for step in members for i in step], output)
+        told = bench.work / f"{peer.name}.json"
+        told.write_text(json.dumps(job), encoding="utf-8")
+        # -P: the script must not see the modules beside it; one has the name of a package that transformers looks for.
+        command = [bench.envs["trl"].python, "-P", _HERE / "trl_train.py", told]
+    else:
+        config = peer_config(bench.task, peer, bench.peer_model, bench.data.parent, output, bench.template)
+        command = [bench.envs["llamafactory"].cli, "train", write_config(config, bench.work / f"{peer.name}.yaml")]
     log = bench.work / "logs" / f"{peer.name}.log"
-    watched = run_watched([bench.env.cli, "train", written], log, bench.variables, bench.work)
+    watched = run_watched(command, log, bench.variables, bench.work)
     if watched.status != 0 or not (output / "train_results.json").is_file():
         raise BenchError(f"{peer.name} ended with status {watched.status} ({log}):\n{tail(log)}")
     loop = _require_steps(bench.task, read_peer(output))
@@ -231,7 +252,7 @@ def _take_turns(bench: Bench, peers: Sequence[Peer], count: int, results: Path) 
                 _append(results, {"kind": "failure", "name": name, "number": number, "error": str(error)})
                 failed.add(name)
                 continue
-            run = Run(name, number, bench.task.examples, loop, seconds, peak, load)
+            run = Run(name, number, bench.task.examples, bench.to_do, loop, seconds, peak, load)
             runs.append(run)
             _append(results, {**run.record(), "busy_before": busy})
             _say(
@@ -241,7 +262,7 @@ def _take_turns(bench: Bench, peers: Sequence[Peer], count: int, results: Path) 
     return runs, failed
 
 
-def _prepare(arguments: argparse.Namespace, env: PeerEnv) -> Bench:
+def _prepare(arguments: argparse.Namespace, envs: Mapping[Program, PeerEnv]) -> Bench:
     model = arguments.model.resolve()
     if not (model / "config.json").is_file():
         raise BenchError(f"{model} is no model folder")
@@ -264,10 +285,15 @@ def _prepare(arguments: argparse.Namespace, env: PeerEnv) -> Bench:
         dtype=arguments.dtype,
     )
     work = arguments.work.resolve()
+    if arguments.shape:
+        model = write_shape(arguments.shape, model, work / "shapes" / arguments.shape)
     members = step_members(task.rows, task.batch_size, task.seed, task.steps)
     data = write_data(chosen, [index for step in members for index in step], work / "data")
     peer_model = model if arguments.lf_template else chatml_copy(model, work / "model" / model.name)
-    return Bench(task, env, work, model, peer_model, data, arguments.lf_template)
+    examples = encode(read_dataset(data).conversations, ChatFormat.load(model))
+    encoded = [(list(example.input_ids), list(example.learn)) for example in examples]
+    to_do = work_of(encoded, task.epochs, read_architecture(model), max(measure_gflops().values()))
+    return Bench(task, envs, work, model, peer_model, data, arguments.lf_template, encoded, to_do)
 
 
 def _report(check: TokenCheck) -> None:
@@ -335,6 +361,11 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument(
         "--model", type=Path, help="base model: a folder in transformers' format with a ChatML template"
     )
+    parser.add_argument(
+        "--shape",
+        choices=SHAPES,
+        help="train a model of this shape with random weights instead; --model gives only the tokenizer",
+    )
     parser.add_argument("--data", type=Path, help="rows to learn: an Alpaca JSON file")
     parser.add_argument("--rows", type=_positive, default=96, help="how many of them, from the first (default 96)")
     parser.add_argument("--epochs", type=_positive, default=1, help="passes over them (default 1)")
@@ -353,8 +384,8 @@ def _parse(words: Sequence[str]) -> argparse.Namespace:
     parser.add_argument("--lf-template", help="a template of LLaMA-Factory's instead of the model's own")
     parser.add_argument("--allow-token-difference", action="store_true", help="measure although tokens differ")
     parser.add_argument("--work", type=Path, default=_HERE / "results" / "scratch", help="folder for what runs write")
-    parser.add_argument("--envs", type=Path, default=_HERE / ".envs", help="folder of LLaMA-Factory's environment")
-    parser.add_argument("--setup-only", action="store_true", help="set LLaMA-Factory up and stop")
+    parser.add_argument("--envs", type=Path, default=_HERE / ".envs", help="folder of the peers' environments")
+    parser.add_argument("--setup-only", action="store_true", help="set the peers up and stop")
     parser.add_argument("--json", action="store_true", help="print one JSON object")
     arguments = parser.parse_args(words)
     if not arguments.setup_only and (arguments.model is None or arguments.data is None):

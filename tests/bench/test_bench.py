@@ -8,7 +8,8 @@ import pytest
 import yaml
 
 from bench import kernels
-from bench.train_results import Loop, Run, by_name, compare, read_danlu, read_peer, table
+from bench.shapes import write_shape
+from bench.train_results import Loop, Run, Work, by_name, compare, read_danlu, read_peer, table
 from bench.train_task import (
     PEERS,
     Task,
@@ -19,6 +20,8 @@ from bench.train_task import (
     from_labels,
     peer_config,
     take_rows,
+    trl_job,
+    work_of,
     write_config,
     write_data,
 )
@@ -27,7 +30,10 @@ from bench.watch import run_watched
 from danlu.data.batches import step_members
 from danlu.data.datasets import read_dataset
 from danlu.events import EventLog, Finished, Step
+from danlu.models.architecture import Architecture, read_architecture
+from danlu.models.load import load_tokenizer
 from danlu.recipe_file import load_recipe
+from tests.tiny import write_tiny_model
 
 TASK = Task(
     rows=16, epochs=2, batch_size=8, learning_rate=2e-4, r=8, lora_alpha=16, seed=42, threads=1, dtype="float32"
@@ -36,7 +42,7 @@ ROWS = [{"instruction": f"问 {n}", "input": "", "output": f"answer {n}"} for n 
 
 
 def _run(name: str, number: int, seconds: float, *, wall: float, rss: int, loss: float) -> Run:
-    return Run(name, number, 32, Loop(4, seconds, loss, 32 / seconds, ()), wall, rss, 0.1)
+    return Run(name, number, 32, Work(640, 32.0, 10.0), Loop(4, seconds, loss, 32 / seconds, ()), wall, rss, 0.1)
 
 
 def _step(number: int, seconds: float) -> Step:
@@ -91,7 +97,7 @@ def test_the_words_for_danlu_are_a_valid_recipe_that_leaves_nothing_of_the_task_
     assert train.dtype == "float32"
 
 
-@pytest.mark.parametrize("name", sorted(PEERS))
+@pytest.mark.parametrize("name", sorted(name for name in PEERS if PEERS[name].program == "llamafactory"))
 def test_every_peer_gets_the_same_task_and_its_file_is_read_back_unchanged(name: str, tmp_path: Path) -> None:
     config = peer_config(TASK, PEERS[name], tmp_path / "模型", tmp_path / "data", tmp_path / "out", None)
     read = yaml.safe_load(write_config(config, tmp_path / "peer.yaml").read_text(encoding="utf-8"))
@@ -100,6 +106,43 @@ def test_every_peer_gets_the_same_task_and_its_file_is_read_back_unchanged(name:
     assert (read["lora_rank"], read["lora_alpha"], read["lora_target"]) == (8, 16, "all")
     assert read["learning_rate"] == 2e-4
     assert "template" not in read
+
+
+@pytest.mark.parametrize("name", ["trl", "trl-tuned"])
+def test_trl_gets_the_same_task_and_danlus_own_tokens(name: str, tmp_path: Path) -> None:
+    examples = [([1, 2, 3], [False, True, True]), ([4, 5], [False, True])]
+    job = trl_job(TASK, PEERS[name], tmp_path / "model", examples, tmp_path / "out")
+    assert job["examples"][0] == {"input_ids": [1, 2, 3], "labels": [-100, 2, 3]}
+    assert job["lora"] == {"r": 8, "lora_alpha": 16}
+    told = job["training"]
+    assert (told["per_device_train_batch_size"], told["learning_rate"], told["lr_scheduler_type"]) == (
+        8,
+        2e-4,
+        "linear",
+    )
+    assert (told["num_train_epochs"], told["train_sampling_strategy"]) == (1.0, "sequential")
+    assert told["max_length"] is None, "nothing may be cut"
+    assert told["gradient_checkpointing"] is (name == "trl")
+
+
+def test_the_work_of_a_run_counts_the_head_for_learned_tokens_only() -> None:
+    shape = Architecture("llama", 8, 16, 2, 2, 1, 4, 100, tied=True)
+    work = work_of([([1, 2, 3, 4], [False, False, True, True])], 3, shape, 50.0)
+    assert work.tokens == 12
+    assert work.gflop == pytest.approx((4 * shape.linear_parameters * 12 + 4 * 100 * 8 * 6) / 1e9)
+    run = Run("danlu", 1, 3, work, Loop(3, 2.0, 1.0, 1.5, ()), 5.0, 1, 0.1)
+    assert run.tokens_per_second == 6
+    assert run.matrix_share == pytest.approx(work.gflop / 2 / 50)
+
+
+def test_a_shape_has_the_tokenizer_of_another_model_and_its_own_vocabulary(tmp_path: Path) -> None:
+    folder = write_shape("qwen2-tiny", write_tiny_model(tmp_path / "tiny"), tmp_path / "shape")
+    shape = read_architecture(folder)
+    assert (shape.type, shape.vocab_size, shape.attention_bias) == ("qwen2", 60_000, True)
+    assert load_tokenizer(folder).encode("tea") == load_tokenizer(tmp_path / "tiny").encode("tea")
+    written = (folder / "model.safetensors").stat().st_mtime_ns
+    assert write_shape("qwen2-tiny", tmp_path / "tiny", folder) == folder
+    assert (folder / "model.safetensors").stat().st_mtime_ns == written
 
 
 def test_the_default_peer_sets_nothing_that_the_task_does_not_ask_for(tmp_path: Path) -> None:
@@ -243,7 +286,7 @@ def test_memory_is_that_of_the_whole_tree_and_output_is_kept(tmp_path: Path) -> 
 
 def test_an_unknown_peer_is_named_with_the_known_ones(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit) as ended:
-        main(["--model", "m", "--data", "d", "--peers", "trl"])
+        main(["--model", "m", "--data", "d", "--peers", "unheard-of"])
     assert ended.value.code == 2
     assert "lf-default" in capsys.readouterr().err
 
