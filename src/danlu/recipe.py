@@ -43,8 +43,15 @@ class DataSection(_Section):
     )
     holdout: Auto | Annotated[float, Field(ge=0, lt=1)] | str = Field(
         "auto",
-        description="Share of the examples kept aside to measure progress (0 for none), or the name of a data set.",
-        json_schema_extra=_zh("留出用于衡量进展的样本比例（0 表示不留），或另一个数据集的名称。"),
+        description=(
+            "Share of the examples kept aside to measure progress (0 for none), or another data set or file to measure "
+            "on: then everything in train is learned. Too small, and the measure is chance; too large, and little is "
+            "left to learn."
+        ),
+        json_schema_extra=_zh(
+            "留出用于衡量进展的样本比例（0 表示不留），或另外用来衡量的数据集或文件：此时 train 中的数据全部用于学习。"
+            "太小：衡量全凭运气；太大：可学的就少了。"
+        ),
     )
     max_samples: Annotated[int, Field(ge=1)] | None = Field(
         None,
@@ -169,6 +176,16 @@ class TrainSection(_Section):
         ),
         json_schema_extra=_zh("全部材料复习几遍。太多：死记硬背；太少：记不住。"),
     )
+    max_steps: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description=(
+            "Exactly so many corrections, whatever the number of passes would give; null leaves it to "
+            "num_train_epochs. Too many: it recites by heart; too few: part of the material is never seen."
+        ),
+        json_schema_extra=_zh(
+            "恰好纠正这么多次，不管复习几遍；null 表示由 num_train_epochs 决定。太多：死记硬背；太少：有些材料没看到。"
+        ),
+    )
     batch_size: Auto | Annotated[int, Field(ge=1, le=4096)] = Field(
         "auto",
         description=(
@@ -198,6 +215,16 @@ class TrainSection(_Section):
         "auto",
         description="Share of the steps in which the learning rate rises from zero.",
         json_schema_extra=_zh("学习率从零升起所占的步数比例。"),
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description=(
+            "The same as a number of steps; takes the place of warmup_ratio. Too many: the pupil is never spoken to in "
+            "full voice; too few: the first corrections may startle it."
+        ),
+        json_schema_extra=_zh(
+            "同上，但写作步数，取代 warmup_ratio。太多：始终没有放开声音教；太少：最初几次纠正可能把它吓乱。"
+        ),
     )
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.01,

@@ -104,15 +104,18 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     library = DatasetLibrary(home.datasets)
     with stage(tell, "data", "jobs.stage_data"):
         manifests = [library.register(name) for name in recipe.data.train]
-        for manifest in manifests:
+        named = recipe.data.holdout
+        aside = library.register(named) if isinstance(named, str) and named != "auto" else None
+        for manifest in (*manifests, *([] if aside is None else [aside])):
             require_kind(manifest.name, manifest.kind, recipe.objective)
             tell(Note(text=_about(manifest)))
     with stage(tell, "model", "jobs.stage_model", name=recipe.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
     with stage(tell, "plan", "jobs.stage_plan"):
         machine = inspect_machine(home.cache)
-        datasets = tuple(DatasetRef(name=item.name, version=item.version, sha256=item.sha256) for item in manifests)
-        decided = decide_material(recipe, base, machine, library, datasets)
+        datasets = tuple(_ref(item) for item in manifests)
+        measured = None if aside is None else _ref(aside)
+        decided = decide_material(recipe, base, machine, library, datasets, measured)
         material = decided.material
         plan = make_plan(
             recipe,
@@ -123,6 +126,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
             decided.holdout,
             material.chat_format.thinking,
             decided.notices,
+            measured,
         )
         require_free(home.runs, disk_needed(plan.settings, base.architecture))
         with _new_run(home, manifests[0].name) as run:
@@ -203,6 +207,10 @@ def _assemble(
 def _load(base: ModelFolder, settings: TrainSettings) -> PreTrainedModel:
     bits = settings.lora.quantization_bit if settings.method == "qlora" else None
     return load_model(base.path, settings.dtype, bits=bits)
+
+
+def _ref(manifest: DatasetManifest) -> DatasetRef:
+    return DatasetRef(name=manifest.name, version=manifest.version, sha256=manifest.sha256)
 
 
 def _about(manifest: DatasetManifest) -> str:

@@ -110,12 +110,13 @@ _BECOMES: Final[dict[str, Becomes]] = {
     "per_device_train_batch_size": Becomes("train.batch_size", "int", note="llamafactory.batch_size"),
     "gradient_accumulation_steps": Becomes("train.batch_size", "int", note="llamafactory.batch_size"),
     "learning_rate": Becomes("train.learning_rate", "number"),
-    "num_train_epochs": Becomes("train.num_train_epochs", "number"),
+    "num_train_epochs": Becomes("train.num_train_epochs", "number", note="llamafactory.epochs_or_steps"),
+    "max_steps": Becomes("train.max_steps", "int", plain=(-1, 0)),
     "lr_scheduler_type": Becomes(
         "train.lr_scheduler_type", "text", renamed={"constant_with_warmup": "constant"}, note="llamafactory.scheduler"
     ),
     "warmup_ratio": Becomes("train.warmup_ratio", "number", note="llamafactory.scheduler"),
-    "warmup_steps": Becomes("train.warmup_ratio", "number", note="llamafactory.say_ratio"),
+    "warmup_steps": Becomes("train.warmup_steps", "number", note="llamafactory.steps_or_share"),
     "weight_decay": Becomes("train.weight_decay", "number"),
     "max_grad_norm": Becomes("train.max_grad_norm", "number"),
     "optim": Becomes("train.optim", "text", renamed=_OPTIMIZERS),
@@ -229,7 +230,6 @@ _NOT_BUILT: Final[dict[str, NotBuilt]] = {
     "model_revision": NotBuilt(("main",), "llamafactory.fetch_revision"),
     "resume_from_checkpoint": NotBuilt((False,), "llamafactory.resume"),
     "fp16": NotBuilt((False,), "llamafactory.say_bf16"),
-    "max_steps": NotBuilt((-1, 0), "llamafactory.say_epochs"),
     "use_swanlab": NotBuilt((False,), "llamafactory.say_report_to"),
     "deepspeed": NotBuilt(("", False), "llamafactory.one_machine"),
     "fsdp": NotBuilt(("", [], False), "llamafactory.one_machine"),
