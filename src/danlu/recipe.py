@@ -63,6 +63,18 @@ class DataSection(_Section):
 class LoraSection(_Section):
     """The low-rank matrices that learn while the model itself stays as it is."""
 
+    adapter: str | None = Field(
+        None,
+        description=(
+            "Go on from this adapter (a run, a version, or a folder in peft's format) instead of a fresh one: the "
+            "pupil comes with what it has learned. Its shape comes along. With a learning rate too high it forgets the "
+            "earlier lessons; too low, and nothing is added."
+        ),
+        json_schema_extra=_zh(
+            "从这个适配器（训练、版本或 peft 格式的文件夹）接着学，而不是从头开始：学生带着已学会的来上课。形状随它。"
+            "学习率太高会忘掉以前的功课；太低则学不到新东西。"
+        ),
+    )
     r: Auto | Annotated[int, Field(ge=1, le=1024)] = Field(
         "auto",
         description=(
@@ -343,6 +355,18 @@ class Recipe(_Section):
             "把训练数值告诉哪些跟踪工具，一个或多个：wandb、swanlab、mlflow。TensorBoard 文件总会写入。"
         ),
     )
+    new_tokens: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        (),
+        description=(
+            "Words the pupil is to read as one sign, such as <tool>. Each begins as the mean of the pieces it was read "
+            "in before, and is learned. Too many with too few examples: they stay as vague as they began; none: they "
+            "are spelled out, which always works."
+        ),
+        json_schema_extra=_zh(
+            "要当作一个整体来认的词，例如 <tool>。每个新词从它原来各片段的平均值开始，再通过学习成形。"
+            "太多而样本太少：始终含糊不清；不加：逐片拼读，总是可行。"
+        ),
+    )
     lora: LoraSection = LoraSection()
     freeze: FreezeSection = FreezeSection()
     train: TrainSection = TrainSection()
@@ -359,6 +383,10 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     # Qwen/Qwen2.5-0.5B-Instruct may be a folder here, or else the name that model hubs have for a model.
     is_path = recipe.model.startswith((".", "~")) or (len(folder.parts) > 1 and folder.is_dir())
     model = str(folder.resolve()) if is_path else recipe.model
+    adapter = Path(recipe.lora.adapter or "").expanduser()
+    if recipe.lora.adapter is not None and len(adapter.parts) > 1 and adapter.is_dir():
+        lora = recipe.lora.model_copy(update={"adapter": str(adapter.resolve())})
+        recipe = recipe.model_copy(update={"lora": lora})
     probes = recipe.eval.probes
     if probes is not None:
         probes = str(Path(probes).expanduser().resolve())

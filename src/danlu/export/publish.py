@@ -19,9 +19,11 @@ from danlu.export.merged_check import check_merged
 from danlu.export.reference import Reference, TransformersReference
 from danlu.files import new_folder
 from danlu.models.chat_format import ChatFormat
+from danlu.models.fingerprint import fingerprint
 from danlu.models.library import ModelFolder
 from danlu.models.versions import (
     BaseModelRef,
+    ContinuedFrom,
     DatasetRef,
     Export,
     GenerationDefaults,
@@ -57,6 +59,7 @@ def register_version(
     generation: GenerationDefaults | None = None,
     model: PreTrainedModel | None = None,
     report: Report | None = None,
+    continued_from: ContinuedFrom | None = None,
 ) -> ModelVersion:
     """Export a run in the wanted formats, check each against its source, and register it.
 
@@ -74,6 +77,7 @@ def register_version(
         generation: how it answers by default.
         model: base with adapter as it lies in memory, to compare with; loaded anew when None or not in float32.
         report: told how many bytes of how many are written.
+        continued_from: the adapter that the run went on from.
 
     Returns:
         The version as registered; its folder is ``home.versions / version.id``.
@@ -102,7 +106,9 @@ def register_version(
             name=name,
             created_at=created.isoformat(timespec="seconds"),
             run=run,
-            base=BaseModelRef(name=base.name, source=base.source, revision=base.revision),
+            base=BaseModelRef(
+                name=base.name, source=base.source, revision=base.revision, fingerprint=fingerprint(base.path)
+            ),
             datasets=tuple(datasets),
             system=chat_format.system,
             thinking=chat_format.thinking,
@@ -111,6 +117,7 @@ def register_version(
             generation=generation or GenerationDefaults(),
             exports=exports,
             proof=proof,
+            continued_from=continued_from,
         )
         save_version(folder, version)
     return version

@@ -82,7 +82,14 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
                         steps=plan.settings.steps,
                     )
                 )
-            job = Job(prepared.examples, prepared.heldout, run.path, prepared.base.name, _asker(prepared))
+            job = Job(
+                prepared.examples,
+                prepared.heldout,
+                run.path,
+                prepared.base.name,
+                _asker(prepared),
+                continued=plan.continued_from is not None,
+            )
             try:
                 result = fit(prepared.model, job, plan.settings, emit, asked_to_stop, resume=resume)
             except DanluError as error:
@@ -211,6 +218,7 @@ def publish(prepared: Prepared, proof: Proof | None, tell: Tell, quant: str = "q
             quant=quant,
             proof=None if proof is None else _summary(proof),
             model=model,
+            continued_from=plan.continued_from,
         )
         _note_agreement(version, tell)
     tell(Published(version=version.id))

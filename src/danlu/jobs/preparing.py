@@ -26,6 +26,7 @@ from danlu.evaluation.probes import Probe
 from danlu.files import require_free
 from danlu.hardware import inspect_machine, physical_cores
 from danlu.i18n import t
+from danlu.jobs.continuing import Start, find_start, fit_recipe, keep_start, kept_start, require_base
 from danlu.jobs.material import Material, decide_material, planned_material, probes_of
 from danlu.jobs.messages import (
     Note,
@@ -40,11 +41,12 @@ from danlu.jobs.runs import RunFolder, Runs
 from danlu.jobs.trackers.tracking import require_trackers
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
+from danlu.models.fingerprint import fingerprint
 from danlu.models.library import ModelFolder, ModelLibrary
 from danlu.models.load import load_model
 from danlu.models.versions import DatasetRef
 from danlu.planning.estimate import predict
-from danlu.planning.plan import Plan, make_plan, require_built
+from danlu.planning.plan import Notice, Plan, make_plan, require_built
 from danlu.planning.rules import disk_needed
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
@@ -101,6 +103,8 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     recipe = with_absolute_paths(recipe)
     set_up_process()
     home.make()
+    start = find_start(home, recipe)
+    recipe = fit_recipe(recipe, start)
     library = DatasetLibrary(home.datasets)
     with stage(tell, "data", "jobs.stage_data"):
         manifests = [library.register(name) for name in recipe.data.train]
@@ -111,6 +115,8 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
             tell(Note(text=_about(manifest)))
     with stage(tell, "model", "jobs.stage_model", name=recipe.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
+        if start is not None:
+            require_base(start, base)
     with stage(tell, "plan", "jobs.stage_plan"):
         machine = inspect_machine(home.cache)
         datasets = tuple(_ref(item) for item in manifests)
@@ -128,8 +134,17 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
             decided.notices,
             measured,
         )
+        plan = plan.model_copy(
+            update={
+                "base_fingerprint": fingerprint(base.path),
+                "continued_from": None if start is None else start.origin,
+                "notices": (*plan.notices, *([] if start is None else [_goes_on(start)])),
+            }
+        )
         require_free(home.runs, disk_needed(plan.settings, base.architecture))
         with _new_run(home, manifests[0].name) as run:
+            if start is not None:
+                keep_start(start, run)
             prepared = _assemble(home, run, recipe, plan, base, material)
             if predict_cost:
                 prediction = predict(prepared.model, prepared.examples, prepared.heldout, plan.settings)
@@ -192,7 +207,7 @@ def _assemble(
         recipe=recipe,
         plan=plan,
         base=base,
-        model=attach(_load(base, plan.settings), plan.settings),
+        model=attach(_load(base, plan.settings), plan.settings, kept_start(run)),
         chat_format=material.chat_format,
         split=material.split,
         examples=material.examples,
@@ -211,6 +226,10 @@ def _load(base: ModelFolder, settings: TrainSettings) -> PreTrainedModel:
 
 def _ref(manifest: DatasetManifest) -> DatasetRef:
     return DatasetRef(name=manifest.name, version=manifest.version, sha256=manifest.sha256)
+
+
+def _goes_on(start: Start) -> Notice:
+    return Notice(code="planning.notice_continued", params={"name": start.origin.name, "r": start.config["r"]})
 
 
 def _about(manifest: DatasetManifest) -> str:

@@ -99,6 +99,7 @@ _BECOMES: Final[dict[str, Becomes]] = {
     "val_size": Becomes("data.holdout", "number", note="llamafactory.say_share"),
     "default_system": Becomes("system", "text"),
     "cutoff_len": Becomes("train.max_length", "int", note="llamafactory.cutoff_len"),
+    "adapter_name_or_path": Becomes("lora.adapter", "texts", note="llamafactory.one_adapter"),
     "lora_rank": Becomes("lora.r", "int"),
     "lora_alpha": Becomes("lora.lora_alpha", "number"),
     "lora_dropout": Becomes("lora.lora_dropout", "number"),
@@ -225,8 +226,7 @@ _PARALLEL: Final = """
 
 _NOT_BUILT: Final[dict[str, NotBuilt]] = {
     "do_train": NotBuilt((True,), "llamafactory.not_training"),
-    "adapter_name_or_path": NotBuilt((), "llamafactory.merge_first"),
-    "adapter_folder": NotBuilt((), "llamafactory.merge_first"),
+    "adapter_folder": NotBuilt((), "llamafactory.say_adapter"),
     "model_revision": NotBuilt(("main",), "llamafactory.fetch_revision"),
     "resume_from_checkpoint": NotBuilt((False,), "llamafactory.resume"),
     "fp16": NotBuilt((False,), "llamafactory.say_bf16"),

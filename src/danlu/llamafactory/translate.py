@@ -138,6 +138,7 @@ class _Reader:
             "stage": self._stage,
             "finetuning_type": self._method,
             "quantization_bit": self._quantization,
+            "adapter_name_or_path": self._adapter,
             "dataset": self._dataset,
             "dataset_dir": self._dataset_dir,
             "eval_dataset": self._eval_dataset,
@@ -225,6 +226,12 @@ class _Reader:
         self._put(key, value, "lora.quantization_bit", value, "llamafactory.quantization")
         if self._word_on("method") is None and self.values.get("finetuning_type") is None:
             self._put(key, value, "method", "qlora")
+
+    def _adapter(self, key: str, value: Any) -> None:
+        paths = _texts(value)
+        if len(paths) != 1 or self.values.get("create_new_adapter") is True:
+            self._refuse(key, value, "llamafactory.merge_first")
+        self._put(key, value, "lora.adapter", paths[0])
 
     def _dataset(self, key: str, value: Any) -> None:
         note = None if self.values.get("stage") == "pt" else "llamafactory.dataset"

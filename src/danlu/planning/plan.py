@@ -17,7 +17,7 @@ from danlu.hardware import Machine
 from danlu.i18n import Language, t
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelFolder
-from danlu.models.versions import DatasetRef, Thinking
+from danlu.models.versions import ContinuedFrom, DatasetRef, Thinking
 from danlu.planning import rules, text_rules
 from danlu.planning.facts import DataFacts, TextFacts
 from danlu.planning.rules import Choice
@@ -114,6 +114,9 @@ class Plan(BaseModel):
     notices: tuple[Notice, ...] = ()
     prediction: Prediction | None = None
     holdout_dataset: DatasetRef | None = None
+    base_fingerprint: str | None = None
+    continued_from: ContinuedFrom | None = None
+    new_tokens: tuple[str, ...] = ()
 
 
 class _Decider:
@@ -233,9 +236,13 @@ def make_plan(
     longest = decider.decide("train.max_length", wish.max_length, limit)
     lora, freeze = LoraSettings(), FreezeSettings()
     if recipe.method in ADAPTER_METHODS:
-        r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
-        alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r, recipe.lora))
-        lora = LoraSettings(**recipe.lora.model_dump() | {"r": r, "lora_alpha": alpha})
+        if recipe.lora.adapter is None:
+            r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
+            alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r, recipe.lora))
+        else:
+            r = decider.decide("lora.r", "auto", Choice(recipe.lora.r, "planning.from_adapter"))
+            alpha = decider.decide("lora.lora_alpha", "auto", Choice(recipe.lora.lora_alpha, "planning.from_adapter"))
+        lora = LoraSettings(**recipe.lora.model_dump(exclude={"adapter"}) | {"r": r, "lora_alpha": alpha})
     elif recipe.method == "freeze":
         layers = decider.decide("freeze.layers", recipe.freeze.layers, rules.thawed_layers(base.architecture))
         freeze = FreezeSettings(**recipe.freeze.model_dump() | {"layers": layers})

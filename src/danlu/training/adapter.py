@@ -58,6 +58,33 @@ def attach_lora(model: PreTrainedModel, settings: LoraSettings, seed: int) -> Pe
     return adapted
 
 
+def continue_lora(model: PreTrainedModel, folder: Path, dropout: float) -> PeftModel:
+    """Freeze ``model`` and put a saved adapter into it, in fp32, to be trained on.
+
+    Args:
+        model: the base model, in any dtype.
+        folder: the adapter in peft's format; its shape is taken as it is.
+        dropout: share of its inputs dropped at random from now on.
+
+    Raises:
+        TrainingError: its weights are not those that its configuration speaks of.
+    """
+    config = LoraConfig.from_pretrained(str(folder))
+    config.lora_dropout = dropout
+    config.inference_mode = False
+    # peft asks the hub for the configuration of a base that it does not find by this name.
+    config.base_model_name_or_path = model.name_or_path
+    # How it once began no longer matters, and some beginnings change the base.
+    config.init_lora_weights = True
+    with torch.random.fork_rng():
+        try:
+            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True, config=config)
+        except (RuntimeError, ValueError, SafetensorError) as error:
+            raise TrainingError("training.adapter_mismatch", str(folder), key=str(error).splitlines()[0]) from error
+    load_adapter_weights(adapted, folder)
+    return adapted
+
+
 def changes_base(model: PeftModel) -> bool:
     """Whether the base was changed when the adapter was put in (PiSSA), so that switching it off is not the base."""
     return hasattr(model, _BEGINNING)

@@ -28,17 +28,20 @@ TrainedModel: TypeAlias = PeftModel | PreTrainedModel
 _LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
 
 
-def attach(model: PreTrainedModel, settings: TrainSettings) -> TrainedModel:
+def attach(model: PreTrainedModel, settings: TrainSettings, start: Path | None = None) -> TrainedModel:
     """Make ready to be trained what the settings say.
 
     Args:
         model: the base model; it is changed.
         settings: method, adapter and seed.
+        start: folder of an adapter to go on from; None begins with a fresh one.
 
     Raises:
         TrainingError: nothing in the model has the names that are to be trained.
     """
     if settings.method in ADAPTER_METHODS:
+        if start is not None:
+            return adapter.continue_lora(model, start, settings.lora.lora_dropout)
         return attach_lora(model, settings.lora, settings.seed)
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(settings.method == "full" or _is_thawed(name, model, settings.freeze))
