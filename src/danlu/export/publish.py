@@ -60,6 +60,8 @@ def register_version(
     model: PreTrainedModel | None = None,
     report: Report | None = None,
     continued_from: ContinuedFrom | None = None,
+    tokenizer: Path | None = None,
+    new_tokens: Sequence[str] = (),
 ) -> ModelVersion:
     """Export a run in the wanted formats, check each against its source, and register it.
 
@@ -78,6 +80,8 @@ def register_version(
         model: base with adapter as it lies in memory, to compare with; loaded anew when None or not in float32.
         report: told how many bytes of how many are written.
         continued_from: the adapter that the run went on from.
+        tokenizer: folder with the tokenizer as trained with; None for the base's own.
+        new_tokens: what that tokenizer has beyond the base's own.
 
     Returns:
         The version as registered; its folder is ``home.versions / version.id``.
@@ -93,11 +97,11 @@ def register_version(
     home.versions.mkdir(parents=True, exist_ok=True)
     _remove_stale(home.versions)
     with new_folder(home.versions / version_id) as folder:
-        tokenizer = folder / TOKENIZER_FOLDER
-        tokenizer.mkdir()
-        copy_tokenizer(base.path, tokenizer)
+        kept = folder / TOKENIZER_FOLDER
+        kept.mkdir()
+        copy_tokenizer(tokenizer or base.path, kept)
         exports = tuple(
-            _export(kind, folder, base, adapter, tokenizer, chat_format, storage, name, source, report)
+            _export(kind, folder, base, adapter, kept, chat_format, storage, name, source, report)
             for kind in dict.fromkeys(formats)
             if not (kind == "adapter" and adapter is None)
         )
@@ -118,6 +122,7 @@ def register_version(
             exports=exports,
             proof=proof,
             continued_from=continued_from,
+            new_tokens=tuple(new_tokens),
         )
         save_version(folder, version)
     return version

@@ -90,6 +90,7 @@ def decide_material(
     library: DatasetLibrary,
     datasets: Sequence[DatasetRef],
     aside: DatasetRef | None = None,
+    tokenizer: Path | None = None,
 ) -> Decided:
     """Encode the data of a new run.
 
@@ -100,11 +101,12 @@ def decide_material(
         library: the data sets.
         datasets: the versions that are learned.
         aside: the one that is measured on; None keeps a share of the others aside.
+        tokenizer: folder of the tokenizer where it has new tokens; None for the base's own.
 
     Raises:
         DataError: nothing is left to learn.
     """
-    chat_format = ChatFormat.load(base.path, recipe.system)
+    chat_format = ChatFormat.load(tokenizer or base.path, recipe.system)
     seed = recipe.train.seed
     if recipe.objective == "pretrain":
         document_format = DocumentFormat.of(chat_format.tokenizer)
@@ -128,7 +130,12 @@ def decide_material(
 
 
 def planned_material(
-    plan: Plan, recipe: Recipe, base: ModelFolder, library: DatasetLibrary, data: str | None = None
+    plan: Plan,
+    recipe: Recipe,
+    base: ModelFolder,
+    library: DatasetLibrary,
+    data: str | None = None,
+    tokenizer: Path | None = None,
 ) -> Material:
     """Encode the data of a run as it was planned.
 
@@ -138,12 +145,13 @@ def planned_material(
         base: its base model.
         library: the data sets.
         data: data set, or file, to measure on instead of what was kept aside.
+        tokenizer: folder of the tokenizer where it has new tokens; None for the base's own.
 
     Raises:
         NotFoundError: a version of a data set is gone.
         DataError: ``data`` does not fit what the run has learned.
     """
-    chat_format = chat_format_of(base, plan.system, plan.thinking)
+    chat_format = chat_format_of(tokenizer or base.path, plan.system, plan.thinking)
     seed, share = plan.settings.seed, plan.holdout_share
     other = None if data is None else library.open(data)
     if other is not None:
@@ -170,9 +178,9 @@ def planned_material(
     return _of_conversations(chat_format, split, plan.datasets[0].name)
 
 
-def chat_format_of(base: ModelFolder, system: str, thinking: Thinking) -> ChatFormat:
-    """Return the chat format of a run on a base model; a template without think blocks has no policy."""
-    plain = ChatFormat.load(base.path, system)
+def chat_format_of(tokenizer: Path, system: str, thinking: Thinking) -> ChatFormat:
+    """Return the chat format of a run by its tokenizer's folder; a template without think blocks has no policy."""
+    plain = ChatFormat.load(tokenizer, system)
     return replace(plain, thinking=thinking) if plain.can_think else plain
 
 

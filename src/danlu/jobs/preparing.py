@@ -24,10 +24,10 @@ from danlu.data.split import Split
 from danlu.evaluation.openings import Opening
 from danlu.evaluation.probes import Probe
 from danlu.files import require_free
-from danlu.hardware import inspect_machine, physical_cores
+from danlu.hardware import Machine, inspect_machine, physical_cores
 from danlu.i18n import t
 from danlu.jobs.continuing import Start, find_start, fit_recipe, keep_start, kept_start, require_base
-from danlu.jobs.material import Material, decide_material, planned_material, probes_of
+from danlu.jobs.material import Decided, Material, decide_material, planned_material, probes_of
 from danlu.jobs.messages import (
     Note,
     PlanMade,
@@ -44,6 +44,7 @@ from danlu.models.document_format import DocumentFormat
 from danlu.models.fingerprint import fingerprint
 from danlu.models.library import ModelFolder, ModelLibrary
 from danlu.models.load import load_model
+from danlu.models.new_tokens import begin_as_means, pieces_of, write_tokenizer
 from danlu.models.versions import DatasetRef
 from danlu.planning.estimate import predict
 from danlu.planning.plan import Notice, Plan, make_plan, require_built
@@ -51,7 +52,6 @@ from danlu.planning.rules import disk_needed
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.memory import keep_freed_memory
-from danlu.training.settings import TrainSettings
 from danlu.training.trained import TrainedModel, attach
 
 
@@ -121,37 +121,50 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         machine = inspect_machine(home.cache)
         datasets = tuple(_ref(item) for item in manifests)
         measured = None if aside is None else _ref(aside)
-        decided = decide_material(recipe, base, machine, library, datasets, measured)
-        material = decided.material
-        plan = make_plan(
-            recipe,
-            base,
-            material.facts,
-            machine,
-            datasets,
-            decided.holdout,
-            material.chat_format.thinking,
-            decided.notices,
-            measured,
-        )
-        plan = plan.model_copy(
-            update={
-                "base_fingerprint": fingerprint(base.path),
-                "continued_from": None if start is None else start.origin,
-                "notices": (*plan.notices, *([] if start is None else [_goes_on(start)])),
-            }
-        )
-        require_free(home.runs, disk_needed(plan.settings, base.architecture))
         with _new_run(home, manifests[0].name) as run:
+            if recipe.new_tokens:
+                write_tokenizer(base.path, recipe.new_tokens, run.path / "tokenizer")
+            decided = decide_material(recipe, base, machine, library, datasets, measured, run.tokenizer)
+            plan = _decide(recipe, base, machine, datasets, decided, measured, start, run)
+            require_free(home.runs, disk_needed(plan.settings, base.architecture))
             if start is not None:
                 keep_start(start, run)
-            prepared = _assemble(home, run, recipe, plan, base, material)
+            prepared = _assemble(home, run, recipe, plan, base, decided.material)
             if predict_cost:
                 prediction = predict(prepared.model, prepared.examples, prepared.heldout, plan.settings)
                 plan = plan.model_copy(update={"prediction": prediction})
             run.write(recipe, plan)
     tell(PlanMade(run=prepared.run.name, plan=plan))
     return replace(prepared, plan=plan)
+
+
+def _decide(
+    recipe: Recipe,
+    base: ModelFolder,
+    machine: Machine,
+    datasets: tuple[DatasetRef, ...],
+    decided: Decided,
+    measured: DatasetRef | None,
+    start: Start | None,
+    run: RunFolder,
+) -> Plan:
+    """Make the plan, and note in it what the run is built on."""
+    material = decided.material
+    thinking, notices = material.chat_format.thinking, decided.notices
+    plan = make_plan(recipe, base, material.facts, machine, datasets, decided.holdout, thinking, notices, measured)
+    ids = pieces_of(base.path, run.tokenizer or base.path, recipe.new_tokens)
+    more = [] if start is None else [_goes_on(start)]
+    if ids:
+        more.append(Notice(code="planning.notice_new_tokens", params={"count": len(ids)}))
+    return plan.model_copy(
+        update={
+            "settings": plan.settings.model_copy(update={"new_token_ids": tuple(ids)}),
+            "base_fingerprint": fingerprint(base.path),
+            "continued_from": None if start is None else start.origin,
+            "new_tokens": recipe.new_tokens,
+            "notices": (*plan.notices, *more),
+        }
+    )
 
 
 def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: str | None = None) -> Prepared:
@@ -177,7 +190,7 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
     library = DatasetLibrary(home.datasets)
     with stage(tell, "model", "jobs.stage_model", name=plan.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
-        material = planned_material(plan, recipe, base, library, data)
+        material = planned_material(plan, recipe, base, library, data, run.tokenizer)
         if data is not None and probes is None:
             recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": None})})
         prepared = _assemble(home, run, recipe, plan, base, material)
@@ -207,7 +220,7 @@ def _assemble(
         recipe=recipe,
         plan=plan,
         base=base,
-        model=attach(_load(base, plan.settings), plan.settings, kept_start(run)),
+        model=attach(load_base(base, run, plan), plan.settings, kept_start(run)),
         chat_format=material.chat_format,
         split=material.split,
         examples=material.examples,
@@ -219,9 +232,21 @@ def _assemble(
     )
 
 
-def _load(base: ModelFolder, settings: TrainSettings) -> PreTrainedModel:
-    bits = settings.lora.quantization_bit if settings.method == "qlora" else None
-    return load_model(base.path, settings.dtype, bits=bits)
+def load_base(base: ModelFolder, run: RunFolder, plan: Plan, *, whole: bool = False) -> PreTrainedModel:
+    """Load the base model of a run, with rows for the run's new tokens as they begin.
+
+    Args:
+        base: its folder.
+        run: the run.
+        plan: its plan.
+        whole: in its own precision although the run keeps it in few bits.
+    """
+    settings = plan.settings
+    bits = settings.lora.quantization_bit if settings.method == "qlora" and not whole else None
+    model = load_model(base.path, settings.dtype, bits=bits)
+    if plan.new_tokens:
+        begin_as_means(model, pieces_of(base.path, run.tokenizer or base.path, plan.new_tokens))
+    return model
 
 
 def _ref(manifest: DatasetManifest) -> DatasetRef:
