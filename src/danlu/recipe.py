@@ -43,8 +43,15 @@ class DataSection(_Section):
     )
     holdout: Auto | Annotated[float, Field(ge=0, lt=1)] | str = Field(
         "auto",
-        description="Share of the examples kept aside to measure progress (0 for none), or the name of a data set.",
-        json_schema_extra=_zh("留出用于衡量进展的样本比例（0 表示不留），或另一个数据集的名称。"),
+        description=(
+            "Share of the examples kept aside to measure progress (0 for none), or another data set or file to measure "
+            "on: then everything in train is learned. Too small, and the measure is chance; too large, and little is "
+            "left to learn."
+        ),
+        json_schema_extra=_zh(
+            "留出用于衡量进展的样本比例（0 表示不留），或另外用来衡量的数据集或文件：此时 train 中的数据全部用于学习。"
+            "太小：衡量全凭运气；太大：可学的就少了。"
+        ),
     )
     max_samples: Annotated[int, Field(ge=1)] | None = Field(
         None,
@@ -56,6 +63,18 @@ class DataSection(_Section):
 class LoraSection(_Section):
     """The low-rank matrices that learn while the model itself stays as it is."""
 
+    adapter: str | None = Field(
+        None,
+        description=(
+            "Go on from this adapter (a run, a version, or a folder in peft's format) instead of a fresh one: the "
+            "pupil comes with what it has learned. Its shape comes along. With a learning rate too high it forgets the "
+            "earlier lessons; too low, and nothing is added."
+        ),
+        json_schema_extra=_zh(
+            "从这个适配器（训练、版本或 peft 格式的文件夹）接着学，而不是从头开始：学生带着已学会的来上课。形状随它。"
+            "学习率太高会忘掉以前的功课；太低则学不到新东西。"
+        ),
+    )
     r: Auto | Annotated[int, Field(ge=1, le=1024)] = Field(
         "auto",
         description=(
@@ -169,6 +188,16 @@ class TrainSection(_Section):
         ),
         json_schema_extra=_zh("全部材料复习几遍。太多：死记硬背；太少：记不住。"),
     )
+    max_steps: Annotated[int, Field(ge=1)] | None = Field(
+        None,
+        description=(
+            "Exactly so many corrections, whatever the number of passes would give; null leaves it to "
+            "num_train_epochs. Too many: it recites by heart; too few: part of the material is never seen."
+        ),
+        json_schema_extra=_zh(
+            "恰好纠正这么多次，不管复习几遍；null 表示由 num_train_epochs 决定。太多：死记硬背；太少：有些材料没看到。"
+        ),
+    )
     batch_size: Auto | Annotated[int, Field(ge=1, le=4096)] = Field(
         "auto",
         description=(
@@ -198,6 +227,16 @@ class TrainSection(_Section):
         "auto",
         description="Share of the steps in which the learning rate rises from zero.",
         json_schema_extra=_zh("学习率从零升起所占的步数比例。"),
+    )
+    warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
+        None,
+        description=(
+            "The same as a number of steps; takes the place of warmup_ratio. Too many: the pupil is never spoken to in "
+            "full voice; too few: the first corrections may startle it."
+        ),
+        json_schema_extra=_zh(
+            "同上，但写作步数，取代 warmup_ratio。太多：始终没有放开声音教；太少：最初几次纠正可能把它吓乱。"
+        ),
     )
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.01,
@@ -326,6 +365,18 @@ class Recipe(_Section):
             "把训练数值告诉哪些跟踪工具，一个或多个：wandb、swanlab、mlflow。TensorBoard 文件总会写入。"
         ),
     )
+    new_tokens: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        (),
+        description=(
+            "Words the pupil is to read as one sign, such as <tool>. Each begins as the mean of the pieces it was read "
+            "in before, and is learned. Too many with too few examples: they stay as vague as they began; none: they "
+            "are spelled out, which always works."
+        ),
+        json_schema_extra=_zh(
+            "要当作一个整体来认的词，例如 <tool>。每个新词从它原来各片段的平均值开始，再通过学习成形。"
+            "太多而样本太少：始终含糊不清；不加：逐片拼读，总是可行。"
+        ),
+    )
     lora: LoraSection = LoraSection()
     freeze: FreezeSection = FreezeSection()
     train: TrainSection = TrainSection()
@@ -342,6 +393,10 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     # Qwen/Qwen2.5-0.5B-Instruct may be a folder here, or else the name that model hubs have for a model.
     is_path = recipe.model.startswith((".", "~")) or (len(folder.parts) > 1 and folder.is_dir())
     model = str(folder.resolve()) if is_path else recipe.model
+    adapter = Path(recipe.lora.adapter or "").expanduser()
+    if recipe.lora.adapter is not None and len(adapter.parts) > 1 and adapter.is_dir():
+        lora = recipe.lora.model_copy(update={"adapter": str(adapter.resolve())})
+        recipe = recipe.model_copy(update={"lora": lora})
     probes = recipe.eval.probes
     if probes is not None:
         probes = str(Path(probes).expanduser().resolve())

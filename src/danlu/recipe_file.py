@@ -21,7 +21,7 @@ from danlu.i18n import t
 from danlu.llamafactory import DIFFERENT, Translation, field_of, is_llamafactory, translate
 from danlu.recipe import Recipe
 
-_TEXTS: Final = frozenset({"model", "system", "eval.probes"})
+_TEXTS: Final = frozenset({"model", "system", "eval.probes", "lora.adapter"})
 _REQUIRED: Final = {"model": "model_name_or_path", "data": "dataset", "data.train": "dataset"}
 """What LLaMA-Factory calls the fields that must be there."""
 _RANGES: Final = {
@@ -143,7 +143,7 @@ def _parse(text: str) -> Any:
 
 def _scalar(key: str, text: str) -> object:
     if key in _TEXTS:
-        return None if key == "eval.probes" and text in {"", "null"} else text
+        return None if key in {"eval.probes", "lora.adapter"} and text in {"", "null"} else text
     try:
         return _parse(text)
     except yaml.YAMLError:

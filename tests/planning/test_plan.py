@@ -64,6 +64,8 @@ def test_everything_on_auto_is_decided_by_the_rules():
         ("train.num_train_epochs=0.5", "train.num_train_epochs", lambda made: made.settings.steps == 7),
         ("train.lr_scheduler_type=cosine", "train.lr_scheduler_type", lambda made: made.settings.scheduler == "cosine"),
         ("train.warmup_ratio=0.2", "train.warmup_ratio", lambda made: made.settings.warmup_steps == 15),
+        ("train.warmup_steps=9", "train.warmup_steps", lambda made: made.settings.warmup_steps == 9),
+        ("train.max_steps=17", "train.max_steps", lambda made: made.settings.steps == 17),
         ("train.max_length=512", "train.max_length", lambda made: made.max_length == 512),
         ("train.dtype=bfloat16", "train.dtype", lambda made: made.settings.dtype == "bfloat16"),
         ("lora.r=64", "lora.r", lambda made: made.settings.lora.r == 64),
@@ -81,6 +83,19 @@ def test_what_a_person_chose_is_taken_and_said_to_be_theirs(word, field, read):
     assert decision(made, field).because("en") == "You chose it."
     others = [item for item in made.decisions if item.field != field]
     assert {item.by for item in others} == {"danlu"}
+
+
+@pytest.mark.parametrize(
+    ("words", "named"),
+    [
+        (["train.max_steps=9", "train.num_train_epochs=2"], "train.max_steps"),
+        (["train.warmup_steps=9", "train.warmup_ratio=0.1"], "train.warmup_steps"),
+    ],
+)
+def test_two_answers_to_one_question_are_refused(words, named):
+    with pytest.raises(RecipeError) as caught:
+        plan(*words)
+    assert (caught.value.key, caught.value.where) == ("planning.two_answers", named)
 
 
 def test_what_has_no_auto_is_carried_over():
@@ -149,7 +164,6 @@ def test_every_decision_can_be_said_in_both_languages():
     [
         ("objective=semi", "objective", "semi"),
         ("resources.devices=2", "resources.devices", "2"),
-        ("data.holdout=other", "data.holdout", "other"),
     ],
 )
 def test_what_is_not_built_is_refused_by_name(word, where, value):

@@ -6,7 +6,7 @@ import math
 from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Literal, get_args
 
@@ -20,6 +20,7 @@ from danlu.export.gguf_families import Family, read_family
 from danlu.export.gguf_vocabulary import read_vocabulary, write_vocabulary
 from danlu.export.weights import MergedWeights
 from danlu.files import disk_errors, require_free, sha256_of
+from danlu.models.new_tokens import EMBEDDING
 
 if TYPE_CHECKING:
     import torch
@@ -111,7 +112,8 @@ def write_gguf(
     """
     family = read_family(base)
     with MergedWeights(base, adapter) as weights:
-        rows = weights.specs["model.embed_tokens.weight"].shape[0]
+        rows = weights.specs[EMBEDDING].shape[0]
+        family = replace(family, shape=replace(family.shape, vocab_size=rows))
         vocabulary = read_vocabulary(tokenizer, rows)
         planned = list(_plan(family, weights, quant))
         total = sum(tensor.bytes for tensor in planned)

@@ -17,6 +17,7 @@ from danlu.export.weights import MergedWeights, total_bytes
 from danlu.files import require_free, write_json
 from danlu.models.checks import INDEX_FILE, WEIGHTS_FILE
 from danlu.models.load import TOKENIZER_FILES
+from danlu.models.new_tokens import EMBEDDING
 from danlu.models.safetensors_stream import DTYPE_BYTES, SafetensorsWriter, TensorSpec
 
 if TYPE_CHECKING:
@@ -87,7 +88,8 @@ def write_merged(
         if len(shards) > 1:
             weight_map = {spec.name: file.name for file, shard in zip(written, shards, strict=True) for spec in shard}
             write_json(folder / INDEX_FILE, {"metadata": {"total_size": total}, "weight_map": weight_map})
-        _copy_settings(base, tokenizer, folder, None if dtype == "base" else dtype, untied=weights.untied)
+        rows = weights.specs[EMBEDDING].shape[0]
+        _copy_settings(base, tokenizer, folder, None if dtype == "base" else dtype, rows, untied=weights.untied)
     return tuple(written)
 
 
@@ -131,8 +133,10 @@ def _shards(specs: list[TensorSpec]) -> list[list[TensorSpec]]:
     return shards
 
 
-def _copy_settings(base: Path, tokenizer: Path, folder: Path, dtype: str | None, *, untied: bool) -> None:
+def _copy_settings(base: Path, tokenizer: Path, folder: Path, dtype: str | None, rows: int, *, untied: bool) -> None:
     config = json.loads((base / "config.json").read_text(encoding="utf-8"))
+    if rows > config.get("vocab_size", rows):
+        config["vocab_size"] = rows
     if dtype is not None:
         config.pop("torch_dtype", None)
         config["dtype"] = dtype

@@ -19,9 +19,11 @@ from danlu.export.merged_check import check_merged
 from danlu.export.reference import Reference, TransformersReference
 from danlu.files import new_folder
 from danlu.models.chat_format import ChatFormat
+from danlu.models.fingerprint import fingerprint
 from danlu.models.library import ModelFolder
 from danlu.models.versions import (
     BaseModelRef,
+    ContinuedFrom,
     DatasetRef,
     Export,
     GenerationDefaults,
@@ -57,6 +59,9 @@ def register_version(
     generation: GenerationDefaults | None = None,
     model: PreTrainedModel | None = None,
     report: Report | None = None,
+    continued_from: ContinuedFrom | None = None,
+    tokenizer: Path | None = None,
+    new_tokens: Sequence[str] = (),
 ) -> ModelVersion:
     """Export a run in the wanted formats, check each against its source, and register it.
 
@@ -74,6 +79,9 @@ def register_version(
         generation: how it answers by default.
         model: base with adapter as it lies in memory, to compare with; loaded anew when None or not in float32.
         report: told how many bytes of how many are written.
+        continued_from: the adapter that the run went on from.
+        tokenizer: folder with the tokenizer as trained with; None for the base's own.
+        new_tokens: what that tokenizer has beyond the base's own.
 
     Returns:
         The version as registered; its folder is ``home.versions / version.id``.
@@ -89,11 +97,11 @@ def register_version(
     home.versions.mkdir(parents=True, exist_ok=True)
     _remove_stale(home.versions)
     with new_folder(home.versions / version_id) as folder:
-        tokenizer = folder / TOKENIZER_FOLDER
-        tokenizer.mkdir()
-        copy_tokenizer(base.path, tokenizer)
+        kept = folder / TOKENIZER_FOLDER
+        kept.mkdir()
+        copy_tokenizer(tokenizer or base.path, kept)
         exports = tuple(
-            _export(kind, folder, base, adapter, tokenizer, chat_format, storage, name, source, report)
+            _export(kind, folder, base, adapter, kept, chat_format, storage, name, source, report)
             for kind in dict.fromkeys(formats)
             if not (kind == "adapter" and adapter is None)
         )
@@ -102,7 +110,9 @@ def register_version(
             name=name,
             created_at=created.isoformat(timespec="seconds"),
             run=run,
-            base=BaseModelRef(name=base.name, source=base.source, revision=base.revision),
+            base=BaseModelRef(
+                name=base.name, source=base.source, revision=base.revision, fingerprint=fingerprint(base.path)
+            ),
             datasets=tuple(datasets),
             system=chat_format.system,
             thinking=chat_format.thinking,
@@ -111,6 +121,8 @@ def register_version(
             generation=generation or GenerationDefaults(),
             exports=exports,
             proof=proof,
+            continued_from=continued_from,
+            new_tokens=tuple(new_tokens),
         )
         save_version(folder, version)
     return version

@@ -13,6 +13,7 @@ from danlu.errors import ExportError
 from danlu.models.architecture import read_architecture
 from danlu.models.checks import TRAINED_WEIGHTS
 from danlu.models.load import load_model
+from danlu.models.new_tokens import grow_for
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
@@ -55,6 +56,7 @@ class TransformersReference:
         model = load_model(base, dtype)
         if adapter is None:
             return cls(model)
+        grow_for(model, adapter)
         if (adapter / TRAINED_WEIGHTS).is_file():
             from safetensors.torch import load_file
 

@@ -12,13 +12,14 @@ import math
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from danlu.errors import ExportError, ModelError
 from danlu.models.checks import TRAINED_WEIGHTS, read_weights
+from danlu.models.new_tokens import EMBEDDING, token_rows
 from danlu.models.safetensors_stream import TensorSpec, read_header
 
 if TYPE_CHECKING:
@@ -63,6 +64,7 @@ class MergedWeights:
     _stack: ExitStack = field(default_factory=ExitStack)
     _loras: dict[str, _Lora] = field(default_factory=dict)
     _replaced: dict[str, str] = field(default_factory=dict)
+    _rows: dict[str, tuple[tuple[int, ...], str]] = field(default_factory=dict)
     _adapter_file: Any = None
 
     def __enter__(self) -> Self:
@@ -103,6 +105,8 @@ class MergedWeights:
             replaced: torch.Tensor = self._adapter_file.get_tensor(self._replaced[name])
             return replaced
         weight: torch.Tensor = self._files[name].get_tensor(name)
+        if name in self._rows:
+            return self._with_rows(weight, name)
         lora = self._loras.get(name)
         return weight if lora is None else self._merge(weight, lora)
 
@@ -129,6 +133,8 @@ class MergedWeights:
             module, role = _role(key)
             if role == "replace":
                 self._replace(module, key, header[key])
+            elif role == "rows":
+                self._take_rows(config, module, key, header[key])
             else:
                 grouped.setdefault(module, {})[role] = key
         for module, names in grouped.items():
@@ -154,8 +160,36 @@ class MergedWeights:
             self._untie()
         self._take(self._target(name), key, spec)
 
+    def _take_rows(self, config: Mapping[str, Any], module: str, key: str, spec: TensorSpec) -> None:
+        """Note rows of the vocabulary that were trained one by one; the vocabulary may have grown for them."""
+        target = self._target(f"{module}.weight")
+        ids = token_rows(config).get(module.rpartition(".")[2], [])
+        rows, width = self.specs[target].shape
+        if spec.shape != (len(ids), width):
+            raise ExportError("export.adapter_misfit", self._where, name=target)
+        self._rows[target] = (tuple(ids), key)
+        self._grow(target, max(rows, max(ids) + 1))
+
+    def _grow(self, target: str, rows: int) -> None:
+        spec = self.specs[target]
+        if rows > spec.shape[0]:
+            self.specs[target] = replace(spec, shape=(rows, *spec.shape[1:]))
+            config = json.loads((self.base / "config.json").read_text(encoding="utf-8"))
+            if target == EMBEDDING and config.get("tie_word_embeddings"):
+                # A second copy of a shared head, which some files hold, would have too few rows.
+                self.specs.pop("lm_head.weight", None)
+
+    def _with_rows(self, weight: torch.Tensor, name: str) -> torch.Tensor:
+        ids, key = self._rows[name]
+        grown = weight.new_zeros(self.specs[name].shape, dtype=weight.dtype).float()
+        grown[: weight.shape[0]] = weight.float()
+        grown[list(ids)] = self._adapter_file.get_tensor(key).float()
+        return grown
+
     def _take(self, target: str, key: str, spec: TensorSpec) -> None:
         """Put a tensor of what was trained in the place of one of the base."""
+        if target in {EMBEDDING, "lm_head.weight"} and spec.shape[1:] == self.specs[target].shape[1:]:
+            self._grow(target, spec.shape[0])
         if self.specs[target].shape != spec.shape:
             raise ExportError("export.adapter_misfit", self._where, name=target)
         self._replaced[target] = key
@@ -214,7 +248,6 @@ def read_adapter_config(adapter: Path, *, mergeable: bool = True) -> dict[str, A
             ("bias", config.get("bias", "none") != "none"),
             ("lora_bias", bool(config.get("lora_bias"))),
             ("fan_in_fan_out", bool(config.get("fan_in_fan_out"))),
-            ("trainable_token_indices", bool(config.get("trainable_token_indices"))),
             ("layer_replication", bool(config.get("layer_replication"))),
         )
         if odd
@@ -234,6 +267,7 @@ def _role(key: str) -> tuple[str, str]:
         (".lora_embedding_B", "embedding_B"),
         (".lora_magnitude_vector.weight", "magnitude"),
         (".lora_magnitude_vector", "magnitude"),
+        (".token_adapter.trainable_tokens_delta", "rows"),
         (".weight", "replace"),
     ):
         if name.endswith(suffix):

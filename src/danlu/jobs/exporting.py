@@ -31,7 +31,7 @@ def export_run(home: Home, run: RunFolder, directory: Path, kind: str, quant: st
         base=base.path,
         base_name=base.name,
         adapter=run.trained,
-        tokenizer=base.path,
-        chat_format=chat_format_of(base, plan.system, plan.thinking),
+        tokenizer=run.tokenizer or base.path,
+        chat_format=chat_format_of(run.tokenizer or base.path, plan.system, plan.thinking),
     )
     return export_to(source, directory, kind, quant)

@@ -17,7 +17,7 @@ from danlu.data.documents import Document
 from danlu.data.encode import count_tokens, encode
 from danlu.data.examples import Example
 from danlu.data.split import Split, normalise, split_holdout
-from danlu.data.texts import cut, fill, split_pieces
+from danlu.data.texts import PieceSplit, cut, fill, split_pieces
 from danlu.errors import DataError
 from danlu.evaluation.openings import Opening, openings_from
 from danlu.evaluation.probes import Probe, probes_from, read_probes
@@ -41,6 +41,8 @@ from danlu.recipe import Recipe
 _PROBES_MADE = 10
 _OPENINGS_MADE = 5
 _NO_SPLIT = Split((), ())
+# Notices, not errors: who measures on what was learned may want to.
+_COPIES = "planning.notice_holdout_copies"
 
 
 @dataclass(frozen=True)
@@ -82,14 +84,29 @@ class Decided:
 
 
 def decide_material(
-    recipe: Recipe, base: ModelFolder, machine: Machine, library: DatasetLibrary, datasets: Sequence[DatasetRef]
+    recipe: Recipe,
+    base: ModelFolder,
+    machine: Machine,
+    library: DatasetLibrary,
+    datasets: Sequence[DatasetRef],
+    aside: DatasetRef | None = None,
+    tokenizer: Path | None = None,
 ) -> Decided:
     """Encode the data of a new run.
+
+    Args:
+        recipe: what the person wants.
+        base: the base model.
+        machine: this machine.
+        library: the data sets.
+        datasets: the versions that are learned.
+        aside: the one that is measured on; None keeps a share of the others aside.
+        tokenizer: folder of the tokenizer where it has new tokens; None for the base's own.
 
     Raises:
         DataError: nothing is left to learn.
     """
-    chat_format = ChatFormat.load(base.path, recipe.system)
+    chat_format = ChatFormat.load(tokenizer or base.path, recipe.system)
     seed = recipe.train.seed
     if recipe.objective == "pretrain":
         document_format = DocumentFormat.of(chat_format.tokenizer)
@@ -97,17 +114,28 @@ def decide_material(
         documents = _documents(library, datasets, recipe)
         pieces = cut(documents, document_format, length)
         holdout = decide_text_holdout(recipe, len(pieces), sum(piece.supervised for piece in pieces))
-        share = float(holdout.value or 0)
-        return Decided(_of_texts(chat_format, document_format, len(documents), pieces, share, length, seed), holdout)
+        kept = None if aside is None else cut(_documents(library, [aside], recipe), document_format, length)
+        parts = _text_split(pieces, kept, float(holdout.value or 0), seed)
+        made = _of_texts(chat_format, document_format, len(documents), pieces, parts, length, seed)
+        return Decided(made, holdout, () if aside is None else _copied_texts(parts, aside.name))
     conversations = _conversations(library, datasets, recipe)
     holdout = decide_holdout(recipe, len(conversations))
     chat_format, notices = decide_thinking(chat_format, conversations)
-    split = split_holdout(conversations, float(holdout.value or 0), seed)
+    if aside is None:
+        split = split_holdout(conversations, float(holdout.value or 0), seed)
+    else:
+        split = Split(tuple(conversations), tuple(_conversations(library, [aside], recipe)))
+        notices = (*notices, *_copied_questions(split, aside.name))
     return Decided(_of_conversations(chat_format, split, datasets[0].name), holdout, notices)
 
 
 def planned_material(
-    plan: Plan, recipe: Recipe, base: ModelFolder, library: DatasetLibrary, data: str | None = None
+    plan: Plan,
+    recipe: Recipe,
+    base: ModelFolder,
+    library: DatasetLibrary,
+    data: str | None = None,
+    tokenizer: Path | None = None,
 ) -> Material:
     """Encode the data of a run as it was planned.
 
@@ -117,12 +145,13 @@ def planned_material(
         base: its base model.
         library: the data sets.
         data: data set, or file, to measure on instead of what was kept aside.
+        tokenizer: folder of the tokenizer where it has new tokens; None for the base's own.
 
     Raises:
         NotFoundError: a version of a data set is gone.
         DataError: ``data`` does not fit what the run has learned.
     """
-    chat_format = chat_format_of(base, plan.system, plan.thinking)
+    chat_format = chat_format_of(tokenizer or base.path, plan.system, plan.thinking)
     seed, share = plan.settings.seed, plan.holdout_share
     other = None if data is None else library.open(data)
     if other is not None:
@@ -131,7 +160,10 @@ def planned_material(
         document_format = DocumentFormat.of(chat_format.tokenizer)
         documents = _documents(library, plan.datasets, recipe)
         pieces = cut(documents, document_format, plan.max_length)
-        made = _of_texts(chat_format, document_format, len(documents), pieces, share, plan.max_length, seed)
+        aside = plan.holdout_dataset
+        kept = None if aside is None else cut(_documents(library, [aside], recipe), document_format, plan.max_length)
+        parts = _text_split(pieces, kept, share, seed)
+        made = _of_texts(chat_format, document_format, len(documents), pieces, parts, plan.max_length, seed)
         if other is None:
             return made
         pieces = cut(other.documents, document_format, plan.max_length)
@@ -139,14 +171,16 @@ def planned_material(
         return replace(made, heldout=fill(pieces, plan.max_length), openings=openings)
     conversations = _conversations(library, plan.datasets, recipe)
     split = split_holdout(conversations, share, seed)
+    if plan.holdout_dataset is not None:
+        split = Split(split.train, tuple(_conversations(library, [plan.holdout_dataset], recipe)))
     if other is not None:
         split = Split(split.train, other.conversations)
     return _of_conversations(chat_format, split, plan.datasets[0].name)
 
 
-def chat_format_of(base: ModelFolder, system: str, thinking: Thinking) -> ChatFormat:
-    """Return the chat format of a run on a base model; a template without think blocks has no policy."""
-    plain = ChatFormat.load(base.path, system)
+def chat_format_of(tokenizer: Path, system: str, thinking: Thinking) -> ChatFormat:
+    """Return the chat format of a run by its tokenizer's folder; a template without think blocks has no policy."""
+    plain = ChatFormat.load(tokenizer, system)
     return replace(plain, thinking=thinking) if plain.can_think else plain
 
 
@@ -183,11 +217,10 @@ def _of_texts(
     document_format: DocumentFormat,
     documents: int,
     pieces: Sequence[Example],
-    share: float,
+    split: PieceSplit,
     length: int,
     seed: int,
 ) -> Material:
-    split = split_pieces(pieces, share, seed)
     examples, heldout = fill(split.train, length), fill(split.holdout, length)
     pieces_of = Counter(piece.row for piece in pieces)
     facts = DataFacts(
@@ -199,6 +232,24 @@ def _of_texts(
     )
     openings = openings_from(split.holdout or split.train, document_format, _OPENINGS_MADE, seed)
     return Material(chat_format, examples, heldout, facts, document_format=document_format, openings=openings)
+
+
+def _text_split(pieces: Sequence[Example], kept: Sequence[Example] | None, share: float, seed: int) -> PieceSplit:
+    return split_pieces(pieces, share, seed) if kept is None else PieceSplit(tuple(pieces), tuple(kept))
+
+
+def _copied_questions(split: Split, name: str) -> tuple[Notice, ...]:
+    known = {normalise(item.question) for item in split.train}
+    return _copies(sum(normalise(item.question) in known for item in split.holdout), len(split.holdout), name)
+
+
+def _copied_texts(split: PieceSplit, name: str) -> tuple[Notice, ...]:
+    known = {piece.input_ids for piece in split.train}
+    return _copies(sum(piece.input_ids in known for piece in split.holdout), len(split.holdout), name)
+
+
+def _copies(count: int, rows: int, name: str) -> tuple[Notice, ...]:
+    return (Notice(code=_COPIES, params={"count": count, "rows": rows, "name": name}),) if count else ()
 
 
 def _documents(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Document]:

@@ -30,12 +30,11 @@ from danlu.jobs.messages import (
     Trained,
     pull_teller,
 )
-from danlu.jobs.preparing import Prepared, set_up_process, stage
+from danlu.jobs.preparing import Prepared, load_base, set_up_process, stage
 from danlu.jobs.runs import RunFolder, TrainReport
 from danlu.jobs.trackers.tracking import tracking
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
-from danlu.models.load import load_model
 from danlu.models.versions import ModelVersion, ProofSummary
 from danlu.settings import Home
 from danlu.training.adapter import changes_base, load_finished
@@ -82,7 +81,14 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
                         steps=plan.settings.steps,
                     )
                 )
-            job = Job(prepared.examples, prepared.heldout, run.path, prepared.base.name, _asker(prepared))
+            job = Job(
+                prepared.examples,
+                prepared.heldout,
+                run.path,
+                prepared.base.name,
+                _asker(prepared),
+                continued=plan.continued_from is not None,
+            )
             try:
                 result = fit(prepared.model, job, plan.settings, emit, asked_to_stop, resume=resume)
             except DanluError as error:
@@ -211,6 +217,9 @@ def publish(prepared: Prepared, proof: Proof | None, tell: Tell, quant: str = "q
             quant=quant,
             proof=None if proof is None else _summary(proof),
             model=model,
+            continued_from=plan.continued_from,
+            tokenizer=prepared.run.tokenizer,
+            new_tokens=plan.new_tokens,
         )
         _note_agreement(version, tell)
     tell(Published(version=version.id))
@@ -283,7 +292,7 @@ def _finished_model(prepared: Prepared) -> TrainedModel:
     if trained is None:
         raise TrainingError("jobs.not_finished", prepared.run.name, run=prepared.run.name)
     if isinstance(prepared.model, PeftModel) and changes_base(prepared.model):
-        return load_finished(load_model(prepared.base.path, prepared.plan.settings.dtype), trained)
+        return load_finished(load_base(prepared.base, prepared.run, prepared.plan, whole=True), trained)
     load_trained(prepared.model, trained)
     return prepared.model
 
@@ -292,7 +301,7 @@ def _before(prepared: Prepared, model: TrainedModel) -> Before:
     """Return what gives the base: the model without its adapter, or, where it was changed itself, the base anew."""
     if isinstance(model, PeftModel):
         return lambda: adapter_off(model)
-    base = load_model(prepared.base.path, prepared.plan.settings.dtype)
+    base = load_base(prepared.base, prepared.run, prepared.plan)
     return lambda: nullcontext(base)
 
 

@@ -24,9 +24,10 @@ from danlu.data.split import Split
 from danlu.evaluation.openings import Opening
 from danlu.evaluation.probes import Probe
 from danlu.files import require_free
-from danlu.hardware import inspect_machine, physical_cores
+from danlu.hardware import Machine, inspect_machine, physical_cores
 from danlu.i18n import t
-from danlu.jobs.material import Material, decide_material, planned_material, probes_of
+from danlu.jobs.continuing import Start, find_start, fit_recipe, keep_start, kept_start, require_base
+from danlu.jobs.material import Decided, Material, decide_material, planned_material, probes_of
 from danlu.jobs.messages import (
     Note,
     PlanMade,
@@ -40,17 +41,18 @@ from danlu.jobs.runs import RunFolder, Runs
 from danlu.jobs.trackers.tracking import require_trackers
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
+from danlu.models.fingerprint import fingerprint
 from danlu.models.library import ModelFolder, ModelLibrary
 from danlu.models.load import load_model
+from danlu.models.new_tokens import begin_as_means, pieces_of, write_tokenizer
 from danlu.models.versions import DatasetRef
 from danlu.planning.estimate import predict
-from danlu.planning.plan import Plan, make_plan, require_built
+from danlu.planning.plan import Notice, Plan, make_plan, require_built
 from danlu.planning.rules import disk_needed
 from danlu.planning.sharing import decide_sharing
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.memory import keep_freed_memory
-from danlu.training.settings import TrainSettings
 from danlu.training.trained import TrainedModel, attach
 
 
@@ -102,39 +104,69 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     recipe = with_absolute_paths(recipe)
     set_up_process()
     home.make()
+    start = find_start(home, recipe)
+    recipe = fit_recipe(recipe, start)
     library = DatasetLibrary(home.datasets)
     with stage(tell, "data", "jobs.stage_data"):
         manifests = [library.register(name) for name in recipe.data.train]
-        for manifest in manifests:
+        named = recipe.data.holdout
+        aside = library.register(named) if isinstance(named, str) and named != "auto" else None
+        for manifest in (*manifests, *([] if aside is None else [aside])):
             require_kind(manifest.name, manifest.kind, recipe.objective)
             tell(Note(text=_about(manifest)))
     with stage(tell, "model", "jobs.stage_model", name=recipe.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
+        if start is not None:
+            require_base(start, base)
     with stage(tell, "plan", "jobs.stage_plan"):
         machine = inspect_machine(home.cache)
-        datasets = tuple(DatasetRef(name=item.name, version=item.version, sha256=item.sha256) for item in manifests)
-        decided = decide_material(recipe, base, machine, library, datasets)
-        material = decided.material
-        plan = make_plan(
-            recipe,
-            base,
-            material.facts,
-            machine,
-            datasets,
-            decided.holdout,
-            material.chat_format.thinking,
-            decided.notices,
-        )
-        plan = decide_sharing(plan, recipe, material.examples)
-        require_free(home.runs, disk_needed(plan.settings, base.architecture))
+        datasets = tuple(_ref(item) for item in manifests)
+        measured = None if aside is None else _ref(aside)
         with _new_run(home, manifests[0].name) as run:
-            prepared = _assemble(home, run, recipe, plan, base, material)
+            if recipe.new_tokens:
+                write_tokenizer(base.path, recipe.new_tokens, run.path / "tokenizer")
+            decided = decide_material(recipe, base, machine, library, datasets, measured, run.tokenizer)
+            plan = _decide(recipe, base, machine, datasets, decided, measured, start, run)
+            require_free(home.runs, disk_needed(plan.settings, base.architecture))
+            if start is not None:
+                keep_start(start, run)
+            prepared = _assemble(home, run, recipe, plan, base, decided.material)
             if predict_cost:
                 prediction = predict(prepared.model, prepared.examples, prepared.heldout, plan.settings)
                 plan = plan.model_copy(update={"prediction": prediction})
             run.write(recipe, plan)
     tell(PlanMade(run=prepared.run.name, plan=plan))
     return replace(prepared, plan=plan)
+
+
+def _decide(
+    recipe: Recipe,
+    base: ModelFolder,
+    machine: Machine,
+    datasets: tuple[DatasetRef, ...],
+    decided: Decided,
+    measured: DatasetRef | None,
+    start: Start | None,
+    run: RunFolder,
+) -> Plan:
+    """Make the plan, and note in it what the run is built on."""
+    material = decided.material
+    thinking, notices = material.chat_format.thinking, decided.notices
+    plan = make_plan(recipe, base, material.facts, machine, datasets, decided.holdout, thinking, notices, measured)
+    plan = decide_sharing(plan, recipe, material.examples)
+    ids = pieces_of(base.path, run.tokenizer or base.path, recipe.new_tokens)
+    more = [] if start is None else [_goes_on(start)]
+    if ids:
+        more.append(Notice(code="planning.notice_new_tokens", params={"count": len(ids)}))
+    return plan.model_copy(
+        update={
+            "settings": plan.settings.model_copy(update={"new_token_ids": tuple(ids)}),
+            "base_fingerprint": fingerprint(base.path),
+            "continued_from": None if start is None else start.origin,
+            "new_tokens": recipe.new_tokens,
+            "notices": (*plan.notices, *more),
+        }
+    )
 
 
 def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: str | None = None) -> Prepared:
@@ -160,7 +192,7 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
     library = DatasetLibrary(home.datasets)
     with stage(tell, "model", "jobs.stage_model", name=plan.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
-        material = planned_material(plan, recipe, base, library, data)
+        material = planned_material(plan, recipe, base, library, data, run.tokenizer)
         if data is not None and probes is None:
             recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": None})})
         prepared = _assemble(home, run, recipe, plan, base, material)
@@ -190,7 +222,7 @@ def _assemble(
         recipe=recipe,
         plan=plan,
         base=base,
-        model=attach(_load(base, plan.settings), plan.settings),
+        model=attach(load_base(base, run, plan), plan.settings, kept_start(run)),
         chat_format=material.chat_format,
         split=material.split,
         examples=material.examples,
@@ -202,9 +234,29 @@ def _assemble(
     )
 
 
-def _load(base: ModelFolder, settings: TrainSettings) -> PreTrainedModel:
-    bits = settings.lora.quantization_bit if settings.method == "qlora" else None
-    return load_model(base.path, settings.dtype, bits=bits)
+def load_base(base: ModelFolder, run: RunFolder, plan: Plan, *, whole: bool = False) -> PreTrainedModel:
+    """Load the base model of a run, with rows for the run's new tokens as they begin.
+
+    Args:
+        base: its folder.
+        run: the run.
+        plan: its plan.
+        whole: in its own precision although the run keeps it in few bits.
+    """
+    settings = plan.settings
+    bits = settings.lora.quantization_bit if settings.method == "qlora" and not whole else None
+    model = load_model(base.path, settings.dtype, bits=bits)
+    if plan.new_tokens:
+        begin_as_means(model, pieces_of(base.path, run.tokenizer or base.path, plan.new_tokens))
+    return model
+
+
+def _ref(manifest: DatasetManifest) -> DatasetRef:
+    return DatasetRef(name=manifest.name, version=manifest.version, sha256=manifest.sha256)
+
+
+def _goes_on(start: Start) -> Notice:
+    return Notice(code="planning.notice_continued", params={"name": start.origin.name, "r": start.config["r"]})
 
 
 def _about(manifest: DatasetManifest) -> str:

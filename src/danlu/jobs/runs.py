@@ -89,6 +89,12 @@ class RunFolder:
         return next((path for path in (self.adapter, self.path / "weights") if path.is_dir()), None)
 
     @property
+    def tokenizer(self) -> Path | None:
+        """The folder of its tokenizer where that has new tokens; None where it is the base's own."""
+        folder = self.path / "tokenizer"
+        return folder if folder.is_dir() else None
+
+    @property
     def stop_file(self) -> Path:
         """A file that asks the process at work to stop; any process may make it."""
         return self.path / "stop-requested"

@@ -99,6 +99,7 @@ _BECOMES: Final[dict[str, Becomes]] = {
     "val_size": Becomes("data.holdout", "number", note="llamafactory.say_share"),
     "default_system": Becomes("system", "text"),
     "cutoff_len": Becomes("train.max_length", "int", note="llamafactory.cutoff_len"),
+    "adapter_name_or_path": Becomes("lora.adapter", "texts", note="llamafactory.one_adapter"),
     "lora_rank": Becomes("lora.r", "int"),
     "lora_alpha": Becomes("lora.lora_alpha", "number"),
     "lora_dropout": Becomes("lora.lora_dropout", "number"),
@@ -110,12 +111,14 @@ _BECOMES: Final[dict[str, Becomes]] = {
     "per_device_train_batch_size": Becomes("train.batch_size", "int", note="llamafactory.batch_size"),
     "gradient_accumulation_steps": Becomes("train.batch_size", "int", note="llamafactory.batch_size"),
     "learning_rate": Becomes("train.learning_rate", "number"),
-    "num_train_epochs": Becomes("train.num_train_epochs", "number"),
+    "num_train_epochs": Becomes("train.num_train_epochs", "number", note="llamafactory.epochs_or_steps"),
+    "add_tokens": Becomes("new_tokens", "texts", note="llamafactory.add_tokens"),
+    "max_steps": Becomes("train.max_steps", "int", plain=(-1, 0)),
     "lr_scheduler_type": Becomes(
         "train.lr_scheduler_type", "text", renamed={"constant_with_warmup": "constant"}, note="llamafactory.scheduler"
     ),
     "warmup_ratio": Becomes("train.warmup_ratio", "number", note="llamafactory.scheduler"),
-    "warmup_steps": Becomes("train.warmup_ratio", "number", note="llamafactory.say_ratio"),
+    "warmup_steps": Becomes("train.warmup_steps", "number", note="llamafactory.steps_or_share"),
     "weight_decay": Becomes("train.weight_decay", "number"),
     "max_grad_norm": Becomes("train.max_grad_norm", "number"),
     "optim": Becomes("train.optim", "text", renamed=_OPTIMIZERS),
@@ -194,6 +197,7 @@ _NOT_NEEDED: Final[dict[str, str]] = {
         media_dir image_max_pixels image_min_pixels image_do_pan_and_scan crop_to_patches video_max_pixels
         video_min_pixels video_fps video_maxlen use_audio_in_video audio_sampling_rate freeze_vision_tower
         freeze_multi_modal_projector freeze_language_model""",
+    "llamafactory.resizes": "resize_vocab",
     "llamafactory.new_adapter": "create_new_adapter",
     "llamafactory.pissa": "pissa_iter pissa_convert",
     "llamafactory.other_stages": """
@@ -214,7 +218,7 @@ _NOT_NEEDED: Final[dict[str, str]] = {
 }
 
 _SWITCHES: Final = """
-    resize_vocab split_special_tokens shift_attn upcast_layernorm upcast_lmhead_output train_from_scratch
+    split_special_tokens shift_attn upcast_layernorm upcast_lmhead_output train_from_scratch
     disable_shuffling dataloader_drop_last use_galore use_apollo use_badam use_adam_mini use_llama_pro use_mca
     use_hyper_parallel use_megatron_bridge use_dft_loss use_asft_loss use_eaft_loss use_kt fp8"""
 
@@ -224,12 +228,10 @@ _PARALLEL: Final = """
 
 _NOT_BUILT: Final[dict[str, NotBuilt]] = {
     "do_train": NotBuilt((True,), "llamafactory.not_training"),
-    "adapter_name_or_path": NotBuilt((), "llamafactory.merge_first"),
-    "adapter_folder": NotBuilt((), "llamafactory.merge_first"),
+    "adapter_folder": NotBuilt((), "llamafactory.say_adapter"),
     "model_revision": NotBuilt(("main",), "llamafactory.fetch_revision"),
     "resume_from_checkpoint": NotBuilt((False,), "llamafactory.resume"),
     "fp16": NotBuilt((False,), "llamafactory.say_bf16"),
-    "max_steps": NotBuilt((-1, 0), "llamafactory.say_epochs"),
     "use_swanlab": NotBuilt((False,), "llamafactory.say_report_to"),
     "deepspeed": NotBuilt(("", False), "llamafactory.one_machine"),
     "fsdp": NotBuilt(("", [], False), "llamafactory.one_machine"),
@@ -252,9 +254,8 @@ _NOT_BUILT: Final[dict[str, NotBuilt]] = {
     "lr_scheduler_kwargs": NotBuilt(({}, "")),
     "data_seed": NotBuilt(()),
     "additional_target": NotBuilt(("",)),
-    "add_tokens": NotBuilt(()),
-    "add_special_tokens": NotBuilt(()),
-    "new_special_tokens_config": NotBuilt(()),
+    "add_special_tokens": NotBuilt((), "llamafactory.say_add_tokens"),
+    "new_special_tokens_config": NotBuilt((), "llamafactory.say_add_tokens"),
     "rope_scaling": NotBuilt(()),
     "mixture_of_depths": NotBuilt(()),
     "moe_aux_loss_coef": NotBuilt((0,)),

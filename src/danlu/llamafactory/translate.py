@@ -138,12 +138,14 @@ class _Reader:
             "stage": self._stage,
             "finetuning_type": self._method,
             "quantization_bit": self._quantization,
+            "adapter_name_or_path": self._adapter,
             "dataset": self._dataset,
             "dataset_dir": self._dataset_dir,
             "eval_dataset": self._eval_dataset,
             "val_size": self._val_size,
             "per_device_train_batch_size": self._batch_size,
             "gradient_accumulation_steps": self._batch_size,
+            "num_train_epochs": self._epochs,
             "lr_scheduler_type": self._scheduler,
             "warmup_ratio": self._warmup_ratio,
             "warmup_steps": self._warmup_steps,
@@ -225,6 +227,12 @@ class _Reader:
         if self._word_on("method") is None and self.values.get("finetuning_type") is None:
             self._put(key, value, "method", "qlora")
 
+    def _adapter(self, key: str, value: Any) -> None:
+        paths = _texts(value)
+        if len(paths) != 1 or self.values.get("create_new_adapter") is True:
+            self._refuse(key, value, "llamafactory.merge_first")
+        self._put(key, value, "lora.adapter", paths[0])
+
     def _dataset(self, key: str, value: Any) -> None:
         note = None if self.values.get("stage") == "pt" else "llamafactory.dataset"
         self._put(key, value, "data.train", self._files(_texts(value)), note)
@@ -268,28 +276,45 @@ class _Reader:
         self._put(key, value, "train.batch_size", each * times, "llamafactory.batch_size", each=each, times=times)
         self.names["train.batch_size"] = _PAIR
 
+    def _epochs(self, key: str, value: Any) -> None:
+        steps = self.values.get("max_steps")
+        if (isinstance(steps, int) and steps > 0) or self._word_on("train.max_steps") is not None:
+            self._note(key, value, "llamafactory.epochs_or_steps")
+        else:
+            self._put(key, value, "train.num_train_epochs", value)
+
     def _scheduler(self, key: str, value: Any) -> None:
         known = KEYS[key]
         assert isinstance(known, Becomes)
         self._put(key, value, known.field, known.renamed.get(value, value))
-        if value == "constant" and self._word_on("train.warmup_ratio") is None:
+        if value == "constant" and not self._warmup_said:
             self._put(key, value, "train.warmup_ratio", 0.0, "llamafactory.scheduler")
 
     def _warmup_ratio(self, key: str, value: Any) -> None:
-        if self.values.get("lr_scheduler_type") == "constant":
-            self._note(key, value, "llamafactory.scheduler")
+        steps = self.values.get("warmup_steps")
+        if self.values.get("lr_scheduler_type") == "constant" or self._warmup_said:
+            self._note(key, value, "llamafactory.scheduler" if not self._warmup_said else "llamafactory.steps_or_share")
+        elif steps is not None and steps >= 1:
+            self._note(key, value, "llamafactory.steps_or_share")
         else:
             self._put(key, value, "train.warmup_ratio", value)
 
     def _warmup_steps(self, key: str, value: Any) -> None:
-        if self.values.get("lr_scheduler_type") == "constant":
-            self._note(key, value, "llamafactory.scheduler")
+        if self.values.get("lr_scheduler_type") == "constant" or self._warmup_said:
+            self._note(key, value, "llamafactory.scheduler" if not self._warmup_said else "llamafactory.steps_or_share")
         elif value >= 1:
-            self._refuse(key, value, "llamafactory.say_ratio")
+            if value != int(value):
+                self._refuse_value(key, value, t("recipe.expected", allowed=t("recipe.kind_int")))
+            self._put(key, value, "train.warmup_steps", int(value))
         elif value == 0 and self.values.get("warmup_ratio") is not None:
             self._note(key, value, "llamafactory.plain")
         else:
             self._put(key, value, "train.warmup_ratio", float(value))
+
+    @property
+    def _warmup_said(self) -> bool:
+        """Whether the command line says how the rate rises, in either way: both at once would be two answers."""
+        return any(self._word_on(f"train.{name}") for name in ("warmup_ratio", "warmup_steps"))
 
     def _optim(self, key: str, value: Any) -> None:
         known = KEYS[key]

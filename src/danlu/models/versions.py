@@ -28,6 +28,15 @@ class BaseModelRef(_Part):
     name: str
     source: str | None = None
     revision: str | None = None
+    fingerprint: str | None = None
+
+
+class ContinuedFrom(_Part):
+    """The adapter that a run went on from."""
+
+    kind: Literal["run", "version", "folder"]
+    name: str
+    sha256: str = Field(description="of its weights")
 
 
 class DatasetRef(_Part):
@@ -94,6 +103,8 @@ class ModelVersion(_Part):
     generation: GenerationDefaults = GenerationDefaults()
     exports: tuple[Export, ...] = ()
     proof: ProofSummary | None = None
+    continued_from: ContinuedFrom | None = None
+    new_tokens: tuple[str, ...] = ()
 
     def export(self, kind: str) -> Export | None:
         """Return the export of a format, or None."""

@@ -17,7 +17,7 @@ from danlu.hardware import Machine
 from danlu.i18n import Language, t
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelFolder
-from danlu.models.versions import DatasetRef, Thinking
+from danlu.models.versions import ContinuedFrom, DatasetRef, Thinking
 from danlu.planning import rules, text_rules
 from danlu.planning.facts import DataFacts, TextFacts
 from danlu.planning.rules import Choice
@@ -113,6 +113,10 @@ class Plan(BaseModel):
     decisions: tuple[Decision, ...]
     notices: tuple[Notice, ...] = ()
     prediction: Prediction | None = None
+    holdout_dataset: DatasetRef | None = None
+    base_fingerprint: str | None = None
+    continued_from: ContinuedFrom | None = None
+    new_tokens: tuple[str, ...] = ()
 
 
 class _Decider:
@@ -132,14 +136,8 @@ class _Decider:
 
 
 def decide_holdout(recipe: Recipe, rows: int) -> Choice:
-    """Return the share of examples to keep aside.
-
-    Raises:
-        RecipeError: the recipe names a data set, which is not built yet.
-    """
-    require_built(recipe)
-    wished = recipe.data.holdout
-    return Choice(float(wished), "planning.chosen") if isinstance(wished, float | int) else rules.holdout_share(rows)
+    """Return the share of examples to keep aside: none where the recipe names a data set to measure on."""
+    return _wished_share(recipe) or rules.holdout_share(rows)
 
 
 def decide_text_length(recipe: Recipe, base: ModelFolder, machine: Machine) -> int:
@@ -157,15 +155,15 @@ def decide_text_length(recipe: Recipe, base: ModelFolder, machine: Machine) -> i
 
 
 def decide_text_holdout(recipe: Recipe, pieces: int, tokens: int) -> Choice:
-    """Return the share of pieces of text to keep aside.
+    """Return the share of pieces of text to keep aside: none where the recipe names a data set to measure on."""
+    return _wished_share(recipe) or text_rules.holdout_share(pieces, tokens)
 
-    Raises:
-        RecipeError: the recipe names a data set, which is not built yet.
-    """
-    require_built(recipe)
+
+def _wished_share(recipe: Recipe) -> Choice | None:
     wished = recipe.data.holdout
-    chosen = isinstance(wished, float | int)
-    return Choice(float(wished), "planning.chosen") if chosen else text_rules.holdout_share(pieces, tokens)
+    if wished == "auto":
+        return None
+    return Choice(0.0 if isinstance(wished, str) else float(wished), "planning.chosen")
 
 
 def decide_thinking(plain: ChatFormat, conversations: Sequence[Conversation]) -> tuple[ChatFormat, tuple[Notice, ...]]:
@@ -191,6 +189,7 @@ def make_plan(
     holdout: Choice,
     thinking: Thinking = "off",
     notices: tuple[Notice, ...] = (),
+    holdout_dataset: DatasetRef | None = None,
 ) -> Plan:
     """Decide every ``auto`` of a recipe.
 
@@ -203,6 +202,7 @@ def make_plan(
         holdout: the choice that the split was made with.
         thinking: the policy that the examples were encoded with.
         notices: what is known already to be said before the start.
+        holdout_dataset: the data set that is measured on, where it is one of its own.
 
     Raises:
         RecipeError: the recipe asks for something that is not built yet.
@@ -210,13 +210,16 @@ def make_plan(
     require_built(recipe)
     decider = _Decider()
     wish = recipe.train
-    by_recipe = recipe.data.holdout != "auto"
-    decider.decide("data.holdout", holdout.value if by_recipe else "auto", holdout)
+    decider.decide("data.holdout", recipe.data.holdout, holdout)
     texts = data.texts is not None
     sizing = text_rules if texts else rules
     batch = decider.decide("train.batch_size", wish.batch_size, sizing.batch_size(data))
-    passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, sizing.epochs(data))
-    steps = max(1, math.ceil(data.train * passes / batch))
+    if wish.max_steps is None:
+        passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, sizing.epochs(data))
+        steps = max(1, math.ceil(data.train * passes / batch))
+    else:
+        steps = decider.decide("train.max_steps", wish.max_steps, sizing.epochs(data))
+        passes = round(steps * batch / data.train, 3)
     rated = text_rules.learning_rate(base.architecture, batch, recipe.method) if texts else None
     rate = decider.decide(
         "train.learning_rate",
@@ -224,15 +227,22 @@ def make_plan(
         rated or rules.learning_rate(base.architecture, batch, steps, recipe.method),
     )
     kind = decider.decide("train.lr_scheduler_type", wish.lr_scheduler_type, rules.scheduler())
-    warmup = decider.decide("train.warmup_ratio", wish.warmup_ratio, rules.warmup_ratio())
+    if wish.warmup_steps is None:
+        warmup = round(decider.decide("train.warmup_ratio", wish.warmup_ratio, rules.warmup_ratio()) * steps)
+    else:
+        warmup = decider.decide("train.warmup_steps", wish.warmup_steps, rules.warmup_ratio())
     dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine, recipe.method))
     limit = text_rules.max_length(base, machine, recipe.method) if texts else rules.max_length(base.architecture, data)
     longest = decider.decide("train.max_length", wish.max_length, limit)
     lora, freeze = LoraSettings(), FreezeSettings()
     if recipe.method in ADAPTER_METHODS:
-        r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
-        alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r, recipe.lora))
-        lora = LoraSettings(**recipe.lora.model_dump() | {"r": r, "lora_alpha": alpha})
+        if recipe.lora.adapter is None:
+            r = decider.decide("lora.r", recipe.lora.r, rules.rank(base.architecture, data))
+            alpha = decider.decide("lora.lora_alpha", recipe.lora.lora_alpha, rules.alpha(r, recipe.lora))
+        else:
+            r = decider.decide("lora.r", "auto", Choice(recipe.lora.r, "planning.from_adapter"))
+            alpha = decider.decide("lora.lora_alpha", "auto", Choice(recipe.lora.lora_alpha, "planning.from_adapter"))
+        lora = LoraSettings(**recipe.lora.model_dump(exclude={"adapter"}) | {"r": r, "lora_alpha": alpha})
     elif recipe.method == "freeze":
         layers = decider.decide("freeze.layers", recipe.freeze.layers, rules.thawed_layers(base.architecture))
         freeze = FreezeSettings(**recipe.freeze.model_dump() | {"layers": layers})
@@ -240,6 +250,7 @@ def make_plan(
     stop = decider.decide("eval.early_stopping", recipe.eval.early_stopping, rules.early_stopping(data))
     budget = rules.token_budget(data, machine, base, recipe.method)
     few = not texts and data.train <= rules.FEW
+    chosen_by_danlu = wish.num_train_epochs == "auto" and wish.max_steps is None
     settings = TrainSettings(
         learning_rate=rate,
         steps=steps,
@@ -254,12 +265,12 @@ def make_plan(
         scheduler=kind,
         neftune_noise_alpha=wish.neftune_noise_alpha,
         label_smoothing_factor=wish.label_smoothing_factor,
-        warmup_steps=round(warmup * steps),
+        warmup_steps=warmup,
         dtype=dtype,
         seed=wish.seed,
         eval_every=every,
         patience=3 if stop and data.holdout else None,
-        stop_loss=0.05 if few and wish.num_train_epochs == "auto" and not wish.label_smoothing_factor else None,
+        stop_loss=0.05 if few and chosen_by_danlu and not wish.label_smoothing_factor else None,
         checkpoint_every=max(1, every),
     )
     return Plan(
@@ -283,6 +294,7 @@ def make_plan(
         settings=settings,
         decisions=tuple(decider.decisions),
         notices=(*_notices(data, longest, recipe), *_memory_notices(settings, base, machine, data), *notices),
+        holdout_dataset=holdout_dataset,
     )
 
 
@@ -325,14 +337,25 @@ def _text_notices(documents: int, texts: TextFacts, tokens: int, longest: int) -
     return notices
 
 
+def _require_one_of(recipe: Recipe) -> None:
+    """Refuse two answers to one question."""
+    wish = recipe.train
+    pairs: tuple[tuple[str, object, str, object], ...] = (
+        ("max_steps", wish.max_steps, "num_train_epochs", wish.num_train_epochs),
+        ("warmup_steps", wish.warmup_steps, "warmup_ratio", wish.warmup_ratio),
+    )
+    for one, value, other, beside in pairs:
+        if value is not None and beside != "auto":
+            raise RecipeError("planning.two_answers", f"train.{one}", one=f"train.{one}", other=f"train.{other}")
+
+
 def require_built(recipe: Recipe) -> None:
     """Check that everything a recipe asks for exists in this version; costs nothing, so it can be asked first.
 
     Raises:
         RecipeError: something does not exist yet.
     """
-    if isinstance(recipe.data.holdout, str) and recipe.data.holdout != "auto":
-        raise RecipeError("planning.holdout_dataset", "data.holdout", value=recipe.data.holdout)
+    _require_one_of(recipe)
     if recipe.objective not in {"sft", "pretrain"}:
         raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft, pretrain")
     if recipe.method == "qlora" and find_spec("bitsandbytes") is None:

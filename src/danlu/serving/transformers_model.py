@@ -20,6 +20,7 @@ from transformers.generation.streamers import BaseStreamer
 
 from danlu.errors import EngineError, ModelError
 from danlu.models.load import load_model
+from danlu.models.new_tokens import grow_for
 
 
 @dataclass(frozen=True)
@@ -88,6 +89,7 @@ class LocalModel:
 
             if not (adapter / "adapter_model.safetensors").is_file():
                 raise ModelError("serving.weights_missing", path=str(adapter))
+            grow_for(model, adapter)
             model = PeftModel.from_pretrained(model, str(adapter), is_trainable=False)
         model.eval()
         model.requires_grad_(False)

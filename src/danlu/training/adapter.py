@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,13 +29,16 @@ _DTYPES: Final = {
 _BEGINNING: Final = "danlu_beginning"
 
 
-def attach_lora(model: PreTrainedModel, settings: LoraSettings, seed: int) -> PeftModel:
+def attach_lora(
+    model: PreTrainedModel, settings: LoraSettings, seed: int, new_token_ids: Sequence[int] = ()
+) -> PeftModel:
     """Freeze ``model`` and put a fresh fp32 adapter into it; the same seed gives the same adapter.
 
     Args:
         model: the base model, in any dtype.
         settings: shape of the adapter.
         seed: seed of the random half of the adapter (the other half is zero, so nothing changes at first).
+        new_token_ids: rows of the embedding that learn beside it, and of the head where that is one of its own.
     """
     target: str | list[str] = (
         settings.target_modules if isinstance(settings.target_modules, str) else [*settings.target_modules]
@@ -49,12 +52,48 @@ def attach_lora(model: PreTrainedModel, settings: LoraSettings, seed: int) -> Pe
         use_dora=settings.use_dora,
         init_lora_weights="pissa" if settings.init_lora_weights == "pissa" else True,
         task_type="CAUSAL_LM",
+        trainable_token_indices=_token_rows(model, new_token_ids),
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
         adapted = get_peft_model(model, config, autocast_adapter_dtype=True)
     if settings.init_lora_weights == "pissa":
         setattr(adapted, _BEGINNING, adapter_state(adapted))
+    return adapted
+
+
+def _token_rows(model: PreTrainedModel, ids: Sequence[int]) -> list[int] | dict[str, list[int]] | None:
+    """Return which rows peft is to train: a head that shares the embedding follows it by itself."""
+    if not ids:
+        return None
+    shared = model.get_output_embeddings().weight is model.get_input_embeddings().weight
+    return [*ids] if shared else {"embed_tokens": [*ids], "lm_head": [*ids]}
+
+
+def continue_lora(model: PreTrainedModel, folder: Path, dropout: float) -> PeftModel:
+    """Freeze ``model`` and put a saved adapter into it, in fp32, to be trained on.
+
+    Args:
+        model: the base model, in any dtype.
+        folder: the adapter in peft's format; its shape is taken as it is.
+        dropout: share of its inputs dropped at random from now on.
+
+    Raises:
+        TrainingError: its weights are not those that its configuration speaks of.
+    """
+    config = LoraConfig.from_pretrained(str(folder))
+    config.lora_dropout = dropout
+    config.inference_mode = False
+    # peft asks the hub for the configuration of a base that it does not find by this name.
+    config.base_model_name_or_path = model.name_or_path
+    # How it once began no longer matters, and some beginnings change the base.
+    config.init_lora_weights = True
+    with torch.random.fork_rng():
+        try:
+            adapted = PeftModel.from_pretrained(model, str(folder), is_trainable=True, config=config)
+        except (RuntimeError, ValueError, SafetensorError) as error:
+            raise TrainingError("training.adapter_mismatch", str(folder), key=str(error).splitlines()[0]) from error
+    load_adapter_weights(adapted, folder)
     return adapted
 
 
@@ -90,6 +129,8 @@ def save_finished(model: PeftModel, folder: Path, base_model: str) -> None:
         name: torch.cat([value, beginning[name]], dim=0)
         if ".lora_A." in name
         else torch.cat([value, -beginning[name]], dim=1)
+        if ".lora_B." in name
+        else value
         for name, value in trained.items()
     }
     config = model.peft_config["default"]
@@ -162,5 +203,7 @@ def load_adapter_weights(model: PeftModel, folder: Path) -> None:
 
 def adapter_state(model: PeftModel) -> dict[str, torch.Tensor]:
     """Return a copy of the adapter's weights by peft's names."""
-    state = get_peft_model_state_dict(model)
+    rows = model.peft_config["default"].trainable_token_indices
+    # Of a vocabulary that has grown peft would save all rows beside those that are trained.
+    state = get_peft_model_state_dict(model, save_embedding_layers=False if rows else "auto")
     return {name: tensor.detach().clone().contiguous() for name, tensor in state.items()}

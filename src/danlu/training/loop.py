@@ -16,6 +16,7 @@ from typing import Final, Literal
 
 import psutil
 import torch
+from peft import PeftModel
 
 from danlu.data.batches import step_members
 from danlu.data.examples import Example
@@ -30,7 +31,7 @@ from danlu.training.objectives import Objective, TokenMean
 from danlu.training.optimizers import Optimizers
 from danlu.training.schedule import learning_rate
 from danlu.training.settings import TrainSettings
-from danlu.training.trained import TrainedModel, base_of, finished_folder, save_finished, trainable
+from danlu.training.trained import TrainedModel, adapter_off, base_of, finished_folder, save_finished, trainable
 
 # A loss of twice the first one together with a gradient of more than a hundred times the clip is no noise any more
 # (the signs of divergence that Axolotl's guide lists).
@@ -49,7 +50,7 @@ class FitResult:
         status: ``finished``, or ``stopped`` by a person.
         steps: optimizer steps done.
         train_loss: mean loss over all steps, in nats a token.
-        heldout_loss_before: held-out loss before the first step, or None without held-out examples.
+        heldout_loss_before: held-out loss of the untouched base, or None without held-out examples.
         heldout_loss: lowest held-out loss since, that of the adapter which is kept.
         examples_per_second: examples over the loop's time, measurements and checkpoints excluded.
         tokens_per_second: real tokens likewise.
@@ -79,6 +80,7 @@ class Job:
         base_model: name of the base model, written into the adapter.
         ask: asks the model the probe questions; None asks nothing.
         objective: what is learned from the examples.
+        continued: the model comes with an adapter that has learned before; what is compared with stays the base.
     """
 
     examples: Sequence[Example]
@@ -87,6 +89,7 @@ class Job:
     base_model: str
     ask: Ask | None = None
     objective: Objective = field(default_factory=TokenMean)
+    continued: bool = False
 
 
 def fit(
@@ -133,8 +136,9 @@ def fit(
     dtype = str(base_of(model).dtype).removeprefix("torch.")
     emit(Started(from_step=state.step, steps=settings.steps, device=str(model.device), dtype=dtype))
     if job.heldout and state.heldout_before is None:
-        state.heldout_before = job.objective.heldout_loss(losses, job.heldout, settings.token_budget)
-        emit(Eval(step=0, heldout_loss=state.heldout_before, best=False))
+        started = job.objective.heldout_loss(losses, job.heldout, settings.token_budget)
+        state.heldout_before = _loss_of_base(losses, job, settings) if job.continued else started
+        emit(Eval(step=0, heldout_loss=started, best=False))
     if job.ask and state.step == 0:
         emit(Sample(step=0, answers=_ask(losses, job.ask)))
 
@@ -233,6 +237,13 @@ def _step(
         supervised_tokens=supervised,
         seconds=seconds,
     )
+
+
+def _loss_of_base(losses: LossModel, job: Job, settings: TrainSettings) -> float:
+    """Return the held-out loss without the adapter that the run goes on from: what the proof compares with."""
+    assert isinstance(losses.model, PeftModel)
+    with adapter_off(losses.model):
+        return job.objective.heldout_loss(losses, job.heldout, settings.token_budget)
 
 
 def _measure(

@@ -95,8 +95,7 @@ def chunked_cross_entropy(
     Returns:
         The sum over the S positions in nats, float32, scalar.
     """
-    weight: torch.Tensor = head.weight
-    bias: torch.Tensor | None = head.bias
+    weight, bias = _weights_of(head)
     if not torch.is_grad_enabled():
         # What is only measured needs no gradient of a head that is trained.
         weight, bias = weight.detach(), None if bias is None else bias.detach()
@@ -157,8 +156,17 @@ def chunked_token_losses(hidden: torch.Tensor, head: nn.Linear, targets: torch.T
     Returns:
         The losses in nats, float32, shape [S].
     """
-    losses: torch.Tensor = _ChunkedTokenLosses.apply(hidden, head.weight, head.bias, targets)  # type: ignore[no-untyped-call]
+    losses: torch.Tensor = _ChunkedTokenLosses.apply(hidden, *_weights_of(head), targets)  # type: ignore[no-untyped-call]
     return losses
+
+
+def _weights_of(head: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
+    """Return weight [V, H] and bias [V] of a head; of one with rows that are trained apart (peft), put together.
+
+    With its graph: only the gradient of those rows is kept in the end.
+    """
+    weight: torch.Tensor = head.weight  # type: ignore[assignment]
+    return weight, head.bias if isinstance(head, nn.Linear) else None
 
 
 def _log_chances(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:

@@ -78,6 +78,8 @@ class TrainSettings(BaseModel):
         patience: measurements without improvement before stopping early; None never stops early.
         stop_loss: stop when the mean training loss of an epoch falls below it; None never does.
         checkpoint_every: steps between two checkpoints.
+        new_token_ids: rows of the embedding, and of a head of its own, that learn beside an adapter; with ``freeze``
+            both learn whole.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,3 +105,4 @@ class TrainSettings(BaseModel):
     patience: int | None = None
     stop_loss: float | None = None
     checkpoint_every: int = 50
+    new_token_ids: tuple[int, ...] = ()

@@ -25,23 +25,28 @@ from danlu.training.settings import ADAPTER_METHODS, FreezeSettings, TrainSettin
 TrainedModel: TypeAlias = PeftModel | PreTrainedModel
 """A model with an adapter, or one whose own weights are trained."""
 
+_VOCABULARY: Final = ("model.embed_tokens.weight", "lm_head.weight")
 _LAYER: Final = re.compile(r"(?:^|\.)layers\.(\d+)\.(.+)$")
 
 
-def attach(model: PreTrainedModel, settings: TrainSettings) -> TrainedModel:
+def attach(model: PreTrainedModel, settings: TrainSettings, start: Path | None = None) -> TrainedModel:
     """Make ready to be trained what the settings say.
 
     Args:
         model: the base model; it is changed.
         settings: method, adapter and seed.
+        start: folder of an adapter to go on from; None begins with a fresh one.
 
     Raises:
         TrainingError: nothing in the model has the names that are to be trained.
     """
     if settings.method in ADAPTER_METHODS:
-        return attach_lora(model, settings.lora, settings.seed)
+        if start is not None:
+            return adapter.continue_lora(model, start, settings.lora.lora_dropout)
+        return attach_lora(model, settings.lora, settings.seed, settings.new_token_ids)
     for name, parameter in model.named_parameters():
-        parameter.requires_grad_(settings.method == "full" or _is_thawed(name, model, settings.freeze))
+        new = bool(settings.new_token_ids) and name in _VOCABULARY
+        parameter.requires_grad_(settings.method == "full" or new or _is_thawed(name, model, settings.freeze))
     if not trainable(model):
         freeze = settings.freeze
         named = ", ".join((*freeze.modules, *freeze.extra_modules)) or f"freeze.layers = {freeze.layers}"
