@@ -84,20 +84,6 @@ def test_rows_that_do_not_lie_together_are_multiplied_too(rows):
     )
 
 
-def test_a_build_without_onednns_operator_takes_pytorchs_own(monkeypatch):
-    monkeypatch.setattr(products, "_HAS_ONEDNN", False)
-    monkeypatch.setattr(products, "onednn_product", None)
-    x, weight, bias = operands(300, 48, 33, bias=True)
-    assert product(x, weight, bias).equal(functional.linear(x, weight, bias))
-
-
-@pytest.mark.parametrize("rows", [1, 3, 200])
-def test_rows_that_do_not_lie_together_are_multiplied_too(rows):
-    x, weight, bias = operands(3 * rows, 1 << 16, 33, bias=True)
-    picked = x.view(rows, 3, 33)[:, -1:]
-    torch.testing.assert_close(product(picked, weight, bias), functional.linear(picked, weight, bias), rtol=1e-5, atol=1e-4)
-
-
 def test_further_dimensions_are_rows():
     x, weight, bias = operands(12, 20, 16, bias=True)
     result = product(x.view(3, 4, 16), weight, bias)
