@@ -21,7 +21,7 @@ from tests.jobs.homes import words
 
 REPORT = {
     "run", "status", "steps", "epochs", "train_loss", "heldout_loss_before", "heldout_loss", "examples_per_second",
-    "tokens_per_second", "seconds", "peak_rss_bytes", "plan", "adapter",
+    "tokens_per_second", "seconds", "peak_rss_bytes", "plan", "prediction_error", "adapter",
 }  # fmt: skip
 
 

@@ -42,6 +42,7 @@ def test_a_killed_run_resumes_and_ends_with_the_very_same_weights(starter: Path,
         "seconds",
         "peak_rss_bytes",
         "plan",
+        "prediction_error",
         "adapter",
     }
 

@@ -93,9 +93,10 @@ def test_the_loss_falls_and_the_result_says_what_happened(tmp_path):
     assert result.steps == 30
     assert result.train_loss == pytest.approx(sum(event.loss for event in steps) / 30)
     assert result.heldout_loss_before is not None
-    assert result.seconds == pytest.approx(sum(event.seconds for event in steps))
-    assert result.tokens_per_second == pytest.approx(sum(event.tokens for event in steps) / result.seconds)
-    assert result.examples_per_second == pytest.approx(30 * 4 / result.seconds)
+    of_steps = sum(event.seconds for event in steps)
+    assert result.seconds > of_steps
+    assert result.tokens_per_second == pytest.approx(sum(event.tokens for event in steps) / of_steps)
+    assert result.examples_per_second == pytest.approx(30 * 4 / of_steps)
     assert result.peak_rss_bytes > 50_000_000
     finished = events[-1]
     assert isinstance(finished, Finished)

@@ -63,7 +63,7 @@ def evaluate(
         written = report
     proof = read_as(Proof, proved.proof)
     if as_json:
-        left_out = {"unseen"} if proof.heldout.texts else {"unseen", "continuations"}
+        left_out = {"unseen", "findings"} | (set() if proof.heldout.texts else {"continuations"})
         print_json({**proof.model_dump(mode="json", exclude=left_out), "report": str(written)})
         return
     results.print(proof.verdict(), soft_wrap=True)

@@ -11,7 +11,7 @@ from rich.table import Table
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.cli.forge import carry_out
 from danlu.cli.render import Display, print_plan
-from danlu.cli.train import show_trained
+from danlu.cli.train import show_prediction_error, show_trained
 from danlu.errors import ConflictError
 from danlu.events import Eval, Step, follow_events
 from danlu.i18n import language, t
@@ -66,6 +66,7 @@ def show(name: RunName, home: HomeOption = None, as_json: JsonOption = False) ->
             results.print(f"  {t('cli.heldout', step=event.step, loss=event.heldout_loss)}")
     if report is not None:
         results.print("  " + t("cli.loss", loss=report.train_loss))
+        show_prediction_error(results, report)
 
 
 @app.command("watch", help=t("cli.runs_watch"))

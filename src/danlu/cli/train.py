@@ -6,15 +6,19 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.console import Console
+from rich.markup import escape
 
 from danlu.cli.common import HomeOption, JsonOption, console, duration, home_of, print_json, split_recipe
 from danlu.cli.forge import carry_out
 from danlu.cli.render import Display, print_reading
+from danlu.events import Warned
 from danlu.files import format_bytes
 from danlu.i18n import language, t
 from danlu.jobs.forge_order import Order
-from danlu.jobs.runs import Runs
+from danlu.jobs.runs import Runs, TrainReport
 from danlu.recipe_file import ReadRecipe, read_recipe
+from danlu.settings import Home
 
 Words = Annotated[list[str] | None, typer.Argument(metavar="[RECIPE] [key=value]…", help=t("cli.arg_recipe"))]
 
@@ -57,6 +61,24 @@ def _read(words: list[str] | None) -> ReadRecipe:
     return read
 
 
+def show_prediction_error(to: Console, report: TrainReport) -> None:
+    """Print what was predicted beside what it took."""
+    error, predicted = report.prediction_error, report.plan
+    if error is None or error.seconds is None or predicted is None:
+        return
+    to.print(
+        t(
+            "cli.prediction_error",
+            predicted=duration(report.seconds / (1 + error.seconds)),
+            taken=duration(report.seconds),
+            time_off=error.seconds,
+            memory=format_bytes(predicted.predicted_peak_rss_bytes),
+            peak=format_bytes(report.peak_rss_bytes),
+            memory_off=error.peak_rss_bytes,
+        )
+    )
+
+
 def show_trained(home: Path, display: Display, *, as_json: bool) -> None:
     """Print what training did."""
     if display.trained is None:
@@ -76,5 +98,9 @@ def show_trained(home: Path, display: Display, *, as_json: bool) -> None:
             memory=format_bytes(report.peak_rss_bytes),
         )
     )
+    show_prediction_error(console, report)
+    for event in [item.event for item in Runs(Home(home)).get(report.run).events()]:
+        if isinstance(event, Warned) and event.code.startswith("training.curve_"):
+            console.print(f"[yellow]{escape(event.message)}[/yellow]")
     key = "cli.after_train" if report.status == "finished" else "cli.stopped_resume"
     console.print(t(key, run=report.run))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 
@@ -9,13 +10,30 @@ from jinja2 import Environment, StrictUndefined
 
 from danlu.evaluation.result import Proof
 from danlu.events import Eval, LoggedEvent, Step
-from danlu.files import write_text
+from danlu.files import format_bytes, write_text
 from danlu.i18n import Language, language, t
 
 _WIDTH, _HEIGHT = 640, 180
 
 
-def write_report(path: Path, proof: Proof, title: str, events: list[LoggedEvent], lang: Language | None = None) -> None:
+@dataclass(frozen=True)
+class Comparison:
+    """What a run was predicted to cost, and what it cost."""
+
+    predicted_seconds: float
+    seconds: float
+    predicted_bytes: int
+    peak_bytes: int
+
+
+def write_report(
+    path: Path,
+    proof: Proof,
+    title: str,
+    events: list[LoggedEvent],
+    lang: Language | None = None,
+    prediction: Comparison | None = None,
+) -> None:
     """Write the report of a run.
 
     Args:
@@ -24,6 +42,7 @@ def write_report(path: Path, proof: Proof, title: str, events: list[LoggedEvent]
         title: name of the run.
         events: the run's events, for the curve.
         lang: language of the page; the one in force when None.
+        prediction: what the run was to cost and what it cost.
     """
     chosen = lang or language()
     environment = Environment(autoescape=True, undefined=StrictUndefined)
@@ -36,6 +55,8 @@ def write_report(path: Path, proof: Proof, title: str, events: list[LoggedEvent]
         proof=proof,
         title=title,
         verdict=proof.verdict(chosen),
+        prediction=prediction,
+        format_bytes=format_bytes,
         width=_WIDTH,
         height=_HEIGHT,
         curve=_points(steps, steps + evals),

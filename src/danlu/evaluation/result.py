@@ -7,6 +7,7 @@ import math
 from pydantic import BaseModel, ConfigDict, computed_field
 
 from danlu.i18n import Language, t
+from danlu.training.curves import Finding
 
 # A rise of the general loss by more than this is worth a warning (proposal in the research notes: +5 %).
 FORGETTING_WARN = 0.05
@@ -101,6 +102,7 @@ class Proof(BaseModel):
     Attributes:
         unseen: whether the probes are questions that are not in the training data.
         continuations: of plain texts only.
+        findings: what the curves of the run say.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -110,9 +112,10 @@ class Proof(BaseModel):
     general: GeneralProof
     unseen: bool
     continuations: tuple[Continuation, ...] = ()
+    findings: tuple[Finding, ...] = ()
 
     def verdict(self, lang: Language | None = None) -> str:
-        """Return the result in one sentence, the bad news included."""
+        """Return the result in a few sentences, the bad news included."""
         kind = "unseen" if self.unseen else "rows"
         passed = {"before": self.probes.pass_before, "after": self.probes.pass_after}
         parts = [t(f"evaluation.verdict_{kind}", lang, n=self.probes.n, **passed)] if self.probes.n else []
@@ -124,6 +127,7 @@ class Proof(BaseModel):
             parts.append(t("evaluation.verdict_moved", lang, kl=self.general.kl, rise=rise))
         else:
             parts.append(t("evaluation.verdict_kept", lang, rise=rise))
+        parts += [finding.text(lang) for finding in self.findings]
         return " ".join(parts)
 
     def _about_heldout(self, lang: Language | None) -> list[str]:

@@ -15,9 +15,9 @@ from danlu.errors import DanluError, TrainingError
 from danlu.evaluation.general import Before, general_examples
 from danlu.evaluation.generate import answer_all, continue_all
 from danlu.evaluation.proof import TextProof, prove
-from danlu.evaluation.report import write_report
+from danlu.evaluation.report import Comparison, write_report
 from danlu.evaluation.result import Proof
-from danlu.events import Event, EventLog, Failed, LoggedEvent, Planned, SampleAnswer
+from danlu.events import Event, EventLog, Failed, Finished, LoggedEvent, Planned, SampleAnswer, Warned
 from danlu.export.publish import register_version
 from danlu.files import read_as, write_text
 from danlu.i18n import t
@@ -31,13 +31,14 @@ from danlu.jobs.messages import (
     pull_teller,
 )
 from danlu.jobs.preparing import Prepared, load_base, set_up_process, stage
-from danlu.jobs.runs import RunFolder, TrainReport
+from danlu.jobs.runs import RunFolder, TrainReport, prediction_error
 from danlu.jobs.trackers.tracking import tracking
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
 from danlu.models.versions import ModelVersion, ProofSummary
 from danlu.settings import Home
 from danlu.training.adapter import changes_base, load_finished
+from danlu.training.curves import findings
 from danlu.training.loop import Ask, Job, fit
 from danlu.training.trained import TrainedModel, adapter_off, load_trained
 
@@ -69,6 +70,13 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
             tell(Happened(event=event))
             return logged
 
+        def judged(event: Event) -> None:
+            """Say before the end what the curves of the whole run say, those before an interruption included."""
+            if isinstance(event, Finished):
+                for finding in findings(item.event for item in run.events()):
+                    emit(Warned(code=finding.code, message=finding.text()))
+            emit(event)
+
         def tell_where(text: str) -> None:
             tell(Note(text=text))
 
@@ -90,7 +98,7 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
                 continued=plan.continued_from is not None,
             )
             try:
-                result = fit(prepared.model, job, plan.settings, emit, asked_to_stop, resume=resume)
+                result = fit(prepared.model, job, plan.settings, judged, asked_to_stop, resume=resume)
             except DanluError as error:
                 # The log may be what could not be written (a full disk): the error itself goes on either way.
                 _emit_failure(emit, error)
@@ -108,6 +116,13 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
         seconds=result.seconds,
         peak_rss_bytes=result.peak_rss_bytes,
         plan=plan.prediction,
+        prediction_error=prediction_error(
+            plan.prediction,
+            steps=result.steps,
+            planned_steps=plan.settings.steps,
+            seconds=result.seconds,
+            peak_rss_bytes=result.peak_rss_bytes,
+        ),
         adapter=str(run.adapter) if run.adapter.is_dir() else None,
         weights=None if run.trained in {None, run.adapter} else str(run.trained),
     )
@@ -152,9 +167,11 @@ def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
             progress=lambda key: tell(Note(text=t(key))),
         )
         folder = run.path / "evals" / f"{datetime.now(UTC):%Y%m%d-%H%M%S-%f}" if aside else run.path
+        if not aside:
+            proof = proof.model_copy(update={"findings": findings(item.event for item in run.events())})
         written = Proved(proof=folder / "proof.json", report=folder / "report.html")
         write_text(written.proof, proof.model_dump_json(indent=2) + "\n")
-        write_report(written.report, proof, run.name, run.events())
+        write_report(written.report, proof, run.name, run.events(), prediction=_predicted_and_taken(run))
     tell(written)
     return proof
 
@@ -224,6 +241,19 @@ def publish(prepared: Prepared, proof: Proof | None, tell: Tell, quant: str = "q
         _note_agreement(version, tell)
     tell(Published(version=version.id))
     return version
+
+
+def _predicted_and_taken(run: RunFolder) -> Comparison | None:
+    """Return what was predicted of a run and what it took, for its report."""
+    report = run.report()
+    if report is None or report.plan is None or report.prediction_error is None:
+        return None
+    return Comparison(
+        predicted_seconds=report.plan.predicted_seconds * report.steps / run.plan().settings.steps,
+        seconds=report.seconds,
+        predicted_bytes=report.plan.predicted_peak_rss_bytes,
+        peak_bytes=report.peak_rss_bytes,
+    )
 
 
 def _summary(proof: Proof) -> ProofSummary:

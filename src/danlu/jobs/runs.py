@@ -31,6 +31,43 @@ _GLANCE_SECONDS = 2.0
 RunStatus = Literal["planned", "running", "finished", "stopped", "failed", "interrupted"]
 
 
+class PredictionError(BaseModel):
+    """How far a run was from what was predicted: actual by predicted, minus one; +0.1 took a tenth more.
+
+    Attributes:
+        seconds: time, for the steps that were made; None when there are none to compare.
+        peak_rss_bytes: memory.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    seconds: float | None
+    peak_rss_bytes: float
+
+
+def prediction_error(
+    predicted: Prediction | None, *, steps: int, planned_steps: int, seconds: float, peak_rss_bytes: int
+) -> PredictionError | None:
+    """Compare a run with its prediction.
+
+    A run that ended early, because it had learned all or was stopped, is compared with its share of the time.
+
+    Args:
+        predicted: what was predicted; None gives None.
+        steps: steps that were made.
+        planned_steps: steps that were to be made.
+        seconds: time that they took, with all between them.
+        peak_rss_bytes: largest resident memory.
+    """
+    if predicted is None:
+        return None
+    expected = predicted.predicted_seconds * steps / planned_steps
+    return PredictionError(
+        seconds=round(seconds / expected - 1, 4) if expected > 0 else None,
+        peak_rss_bytes=round(peak_rss_bytes / predicted.predicted_peak_rss_bytes - 1, 4),
+    )
+
+
 class TrainReport(BaseModel):
     """What ``danlu train --json`` prints and ``report.json`` keeps."""
 
@@ -48,6 +85,7 @@ class TrainReport(BaseModel):
     seconds: float
     peak_rss_bytes: int
     plan: Prediction | None
+    prediction_error: PredictionError | None = None
     adapter: str | None
     weights: str | None = None
 

@@ -34,12 +34,15 @@ class LoopState(BaseModel):
         loss_sum: sum of the steps' losses, for their mean.
         tokens: real tokens seen.
         examples: examples seen.
-        seconds: time spent in the loop.
+        seconds: time spent in steps.
+        aside_seconds: time spent measuring, asking and saving.
         heldout_before: held-out loss before the first step.
         best_loss: lowest held-out loss so far.
         bad_evals: measurements since then.
         first_loss: loss of the first step.
         epoch_losses: losses of the latest epoch's steps.
+        token_budget: tokens computed at once; None is what the plan says.
+        due: the measurement after this step was interrupted and is still to be made.
     """
 
     model_config = ConfigDict(extra="forbid")
@@ -49,11 +52,14 @@ class LoopState(BaseModel):
     tokens: int = 0
     examples: int = 0
     seconds: float = 0.0
+    aside_seconds: float = 0.0
     heldout_before: float | None = None
     best_loss: float | None = None
     bad_evals: int = 0
     first_loss: float | None = None
     epoch_losses: list[float] = []
+    token_budget: int | None = None
+    due: bool = False
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,18 @@ from danlu.data.examples import Example
 from danlu.errors import TrainingError
 from danlu.events import Checkpoint, Emit, Eval, Finished, Sample, SampleAnswer, Started, Step, Stopped, Warned
 from danlu.files import new_folder
+from danlu.hardware import available_memory
 from danlu.i18n import t
 from danlu.training.checkpoint import Checkpoints, LoopState
 from danlu.training.forward import LossModel
+from danlu.training.guarding import (
+    Interrupted,
+    Room,
+    free_what_was_left,
+    interruptible,
+    is_out_of_memory,
+    memory_errors,
+)
 from danlu.training.memory import peak_rss
 from danlu.training.objectives import Objective, TokenMean
 from danlu.training.optimizers import Optimizers
@@ -52,9 +61,9 @@ class FitResult:
         train_loss: mean loss over all steps, in nats a token.
         heldout_loss_before: held-out loss of the untouched base, or None without held-out examples.
         heldout_loss: lowest held-out loss since, that of the adapter which is kept.
-        examples_per_second: examples over the loop's time, measurements and checkpoints excluded.
+        examples_per_second: examples over the steps' time, measurements and checkpoints excluded.
         tokens_per_second: real tokens likewise.
-        seconds: the loop's time.
+        seconds: time of the steps, measurements, answers and checkpoints.
         peak_rss_bytes: largest resident memory of the process so far.
     """
 
@@ -108,11 +117,12 @@ def fit(
         job: examples and folders.
         settings: every value decided.
         emit: receives each event.
-        should_stop: asked after each step; True saves a checkpoint and returns.
+        should_stop: asked after each step, and between the pieces of a measurement; True saves a checkpoint and
+            returns.
         resume: go on from the newest checkpoint, if there is one.
 
     Raises:
-        TrainingError: nothing to learn, a loss that is no number, or divergence.
+        TrainingError: nothing to learn, a loss that is no number, divergence, or too little memory for one example.
         MachineError: the disk is full; earlier checkpoints are intact.
     """
     if not any(example.supervised for example in job.examples):
@@ -131,16 +141,17 @@ def fit(
     model.train()
     if not losses.packed:
         emit(Warned(code="training.plain_path", message=t("training.plain_path")))
-    elif not losses.packed_agrees(sorted(job.examples, key=lambda item: len(item.input_ids))[:2]):
+    elif not _packed_agrees(losses, job.examples):
         emit(Warned(code="training.self_check_failed", message=t("training.self_check_failed")))
     dtype = str(base_of(model).dtype).removeprefix("torch.")
     emit(Started(from_step=state.step, steps=settings.steps, device=str(model.device), dtype=dtype))
-    if job.heldout and state.heldout_before is None:
-        started = job.objective.heldout_loss(losses, job.heldout, settings.token_budget)
-        state.heldout_before = _loss_of_base(losses, job, settings) if job.continued else started
-        emit(Eval(step=0, heldout_loss=started, best=False))
-    if job.ask and state.step == 0:
-        emit(Sample(step=0, answers=_ask(losses, job.ask)))
+    room = Room(state.token_budget or settings.token_budget, emit)
+    try:
+        with interruptible(model, should_stop):
+            _measure_before(losses, job, room, state, emit)
+    except Interrupted:
+        emit(Stopped(step=state.step))  # nothing is lost: this is measured again, with the same result
+        return _result("stopped", state)
 
     members = step_members(len(job.examples), settings.batch_size, settings.seed, settings.steps)
     per_epoch = _steps_of_a_pass(len(job.examples), settings)
@@ -150,23 +161,29 @@ def fit(
     try:
         # A run that was killed between its last checkpoint and its end has nothing left to do.
         over = state.step > 0 and (_learned_by_heart(state, settings, per_epoch) or _exhausted(state, settings))
-        while state.step < settings.steps and not over:
-            examples = [job.examples[index] for index in members[state.step]]
-            event = _step(losses, optimizer, parameters, job, examples, state, settings)
-            emit(event)
-            wild = wild + 1 if _is_wild(event, state, settings) else 0
-            if wild >= _DIVERGED_STEPS:
-                raise TrainingError("training.diverged", step=event.step, rate=f"{settings.learning_rate:.1e}")
+        while state.due or (state.step < settings.steps and not over):
+            if not state.due:
+                examples = [job.examples[index] for index in members[state.step]]
+                room.look(available_memory())
+                event = _step(losses, optimizer, parameters, job, examples, state, settings, room)
+                emit(event)
+                wild = wild + 1 if _is_wild(event, state, settings) else 0
+                if wild >= _DIVERGED_STEPS:
+                    raise TrainingError("training.diverged", step=event.step, rate=f"{settings.learning_rate:.1e}")
+            start = time.perf_counter()
             learned = _learned_by_heart(state, settings, per_epoch)
             last = state.step == settings.steps or learned
             if last or state.step % settings.eval_every == 0:
-                _measure(losses, job, settings, checkpoints, state, emit)
+                _measure(losses, job, room, checkpoints, state, emit, should_stop)
             exhausted = _exhausted(state, settings)
-            stop = should_stop()
+            stop = state.due or should_stop()
+            state.aside_seconds += time.perf_counter() - start
             if stop or last or exhausted or state.step % settings.checkpoint_every == 0:
+                start, state.token_budget = time.perf_counter(), room.tokens
                 path = checkpoints.save(model, optimizer, state)
+                state.aside_seconds += time.perf_counter() - start
                 emit(Checkpoint(step=state.step, path=str(path), best=state.bad_evals == 0))
-            if stop and not last:
+            if state.due or (stop and not last):
                 emit(Stopped(step=state.step))
                 return _result("stopped", state)
             if learned or exhausted:
@@ -192,6 +209,11 @@ def fit(
     return result
 
 
+def _packed_agrees(losses: LossModel, examples: Sequence[Example]) -> bool:
+    with memory_errors(t("training.at_step", step=0)):
+        return losses.packed_agrees(sorted(examples, key=lambda item: len(item.input_ids))[:2])
+
+
 def _step(
     losses: LossModel,
     optimizer: Optimizers,
@@ -200,24 +222,25 @@ def _step(
     examples: Sequence[Example],
     state: LoopState,
     settings: TrainSettings,
+    room: Room,
 ) -> Step:
     """Do one optimizer step, whose loss and gradient are those of all its examples, however they are cut."""
     start = time.perf_counter()
-    torch.manual_seed(settings.seed + state.step)  # dropout of a resumed run equals that of an uninterrupted one
     supervised = sum(example.supervised for example in examples)
     if supervised == 0:
         raise TrainingError("training.step_without_target", step=state.step + 1)
     rate = learning_rate(state.step, settings)
-    loss = 0.0
     rows = len(job.examples)
-    for _, piece in job.objective.pieces(losses, examples, settings.token_budget):
-        piece_loss = job.objective.loss(losses, piece, examples)
-        piece_loss.backward()  # type: ignore[no-untyped-call]
-        loss += piece_loss.item()
+    where = t("training.at_step", step=state.step + 1)
+    # Dropout of a resumed run equals that of an uninterrupted one.
+    while (loss := _backward(losses, job.objective, examples, room.tokens, settings.seed + state.step)) is None:
+        free_what_was_left(parameters)
+        room.shrink(job.objective, losses, examples, where)
     norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError("training.not_a_number", step=state.step + 1, rate=f"{settings.learning_rate:.1e}")
-    optimizer.step(rate)
+    with memory_errors(where):  # half an update cannot be done again: the newest checkpoint is where to go on
+        optimizer.step(rate)
     seconds = time.perf_counter() - start
     tokens = sum(len(example.input_ids) for example in examples)
     state.step += 1
@@ -239,33 +262,86 @@ def _step(
     )
 
 
-def _loss_of_base(losses: LossModel, job: Job, settings: TrainSettings) -> float:
-    """Return the held-out loss without the adapter that the run goes on from: what the proof compares with."""
-    assert isinstance(losses.model, PeftModel)
-    with adapter_off(losses.model):
-        return job.objective.heldout_loss(losses, job.heldout, settings.token_budget)
+def _backward(
+    losses: LossModel, objective: Objective, examples: Sequence[Example], token_budget: int, seed: int
+) -> float | None:
+    """Return the loss of a step and leave its gradients; None, with some gradients, when memory ran out."""
+    torch.manual_seed(seed)
+    loss = 0.0
+    try:
+        for _, piece in objective.pieces(losses, examples, token_budget):
+            piece_loss = objective.loss(losses, piece, examples)
+            piece_loss.backward()  # type: ignore[no-untyped-call]
+            loss += piece_loss.item()
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        return None
+    return loss
+
+
+def _heldout_loss(losses: LossModel, job: Job, room: Room, step: int) -> float:
+    """Measure the held-out examples, in smaller pieces when memory runs out."""
+    while True:
+        try:
+            return job.objective.heldout_loss(losses, job.heldout, room.tokens)
+        except (MemoryError, RuntimeError) as error:
+            if not is_out_of_memory(error):
+                raise
+        losses.model.train()
+        free_what_was_left(())
+        room.shrink(job.objective, losses, job.heldout, t("training.at_step", step=step))
+
+
+def _measure_before(losses: LossModel, job: Job, room: Room, state: LoopState, emit: Emit) -> None:
+    """Measure and ask before the first step."""
+    start = time.perf_counter()
+    if job.heldout and state.heldout_before is None:
+        started = _heldout_loss(losses, job, room, 0)
+        emit(Eval(step=0, heldout_loss=started, best=False))
+        state.heldout_before = started
+        if job.continued:  # what the proof compares with is the base without the adapter that the run goes on from
+            assert isinstance(losses.model, PeftModel)
+            with adapter_off(losses.model):
+                state.heldout_before = _heldout_loss(losses, job, room, 0)
+    if job.ask and state.step == 0:
+        emit(Sample(step=0, answers=_ask(losses, job.ask)))
+    state.aside_seconds += time.perf_counter() - start
 
 
 def _measure(
-    losses: LossModel, job: Job, settings: TrainSettings, checkpoints: Checkpoints, state: LoopState, emit: Emit
+    losses: LossModel,
+    job: Job,
+    room: Room,
+    checkpoints: Checkpoints,
+    state: LoopState,
+    emit: Emit,
+    should_stop: Callable[[], bool],
 ) -> None:
-    """Measure held-out loss, keep the best adapter, ask the probes."""
-    if job.heldout:
-        loss = job.objective.heldout_loss(losses, job.heldout, settings.token_budget)
-        best = state.best_loss is None or loss < state.best_loss
-        state.bad_evals = 0 if best else state.bad_evals + 1
-        if best:
-            state.best_loss = loss
-            checkpoints.save_best(losses.model)
-        emit(Eval(step=state.step, heldout_loss=loss, best=best))
-    if job.ask:
-        emit(Sample(step=state.step, answers=_ask(losses, job.ask)))
+    """Measure held-out loss, keep the best adapter, ask the probes; ``state.due`` says that it was interrupted."""
+    state.due = bool(job.heldout)
+    try:
+        with interruptible(losses.model, should_stop):
+            if job.heldout:
+                loss = _heldout_loss(losses, job, room, state.step)
+                best = state.best_loss is None or loss < state.best_loss
+                state.bad_evals = 0 if best else state.bad_evals + 1
+                if best:
+                    state.best_loss = loss
+                    checkpoints.save_best(losses.model)
+                state.due = False
+                emit(Eval(step=state.step, heldout_loss=loss, best=best))
+            if job.ask:
+                emit(Sample(step=state.step, answers=_ask(losses, job.ask)))
+    except Interrupted:
+        pass  # what is still due is made up for by the resumed run; answers are for the eye alone
     gc.collect()  # the loop itself collects nothing, and generating leaves cycles behind
 
 
 def _ask(losses: LossModel, ask: Ask) -> tuple[SampleAnswer, ...]:
     losses.model.eval()
-    answers = ask(losses.model)
+    with memory_errors(t("training.at_answers")):
+        answers = ask(losses.model)
     losses.model.train()
     return answers
 
@@ -299,6 +375,6 @@ def _result(status: Literal["finished", "stopped"], state: LoopState) -> FitResu
         heldout_loss=state.best_loss,
         examples_per_second=state.examples / max(state.seconds, 1e-9),
         tokens_per_second=state.tokens / max(state.seconds, 1e-9),
-        seconds=state.seconds,
+        seconds=state.seconds + state.aside_seconds,
         peak_rss_bytes=peak_rss(psutil.Process()),
     )
