@@ -155,12 +155,15 @@ class FreezeSection(_Section):
 class TrainSection(_Section):
     """How the pupil is taught: how strongly, how often, how much at once."""
 
-    learning_rate: Auto | Annotated[float, Field(gt=0, le=1)] = Field(
+    learning_rate: Auto | Literal["probe"] | Annotated[float, Field(gt=0, le=1)] = Field(
         "auto",
         description=(
-            "How strongly each correction changes the pupil. Too high: it loses its head; too low: it learns nothing."
+            "How strongly each correction changes the pupil. Too high: it loses its head; too low: it learns nothing. "
+            "probe tries five strengths on your rows first, each from the beginning, and takes the best."
         ),
-        json_schema_extra=_zh("每次纠正的力度。太高：学乱了；太低：什么也学不到。"),
+        json_schema_extra=_zh(
+            "每次纠正的力度。太高：学乱了；太低：什么也学不到。probe 会先在你的数据上从头试五种力度，取最好的。"
+        ),
     )
     num_train_epochs: Auto | Annotated[float, Field(gt=0, le=1000)] = Field(
         "auto",
