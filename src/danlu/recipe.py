@@ -38,25 +38,33 @@ class DataSection(_Section):
 
     train: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
         min_length=1,
-        description="Names of data sets, or files, to learn from.",
-        json_schema_extra=_zh("要学习的数据集名称或文件。"),
+        description=(
+            "The textbooks: names of data sets, or files, to learn from. Too few examples: the pupil learns sentences "
+            "and not the subject; too mixed: it learns a little of everything."
+        ),
+        json_schema_extra=_zh(
+            "课本：要学习的数据集名称或文件。样本太少：只记住句子，学不到内容；太杂：样样都只学一点。"
+        ),
     )
     holdout: Auto | Annotated[float, Field(ge=0, lt=1)] | str = Field(
         "auto",
         description=(
-            "Share of the examples kept aside to measure progress (0 for none), or another data set or file to measure "
-            "on: then everything in train is learned. Too small, and the measure is chance; too large, and little is "
-            "left to learn."
+            "Exam questions: the share of the examples kept aside to measure progress (0 for none), or another data "
+            "set or file to measure on: then everything in train is learned. Too much: little is left to learn from; "
+            "too little: the marks are chance."
         ),
         json_schema_extra=_zh(
-            "留出用于衡量进展的样本比例（0 表示不留），或另外用来衡量的数据集或文件：此时 train 中的数据全部用于学习。"
-            "太小：衡量全凭运气；太大：可学的就少了。"
+            "考题：留出用于衡量进展的样本比例（0 表示不留），或另外用来衡量的数据集或文件：此时 train 中的数据全部用于"
+            "学习。太多：没剩多少可学；太少：成绩靠运气。"
         ),
     )
     max_samples: Annotated[int, Field(ge=1)] | None = Field(
         None,
-        description="How many rows of each data set are used, from its beginning; null uses all.",
-        json_schema_extra=_zh("每个数据集从头开始使用多少条数据；null 表示全部使用。"),
+        description=(
+            "How many rows of each textbook are read, from its beginning; null reads all. Few make a quick try; too "
+            "few teach sentences and not the subject."
+        ),
+        json_schema_extra=_zh("每本课本从头读多少条；null 表示全部。少则试得快；太少只学到句子，学不到内容。"),
     )
 
 
@@ -78,28 +86,44 @@ class LoraSection(_Section):
     r: Auto | Annotated[int, Field(ge=1, le=1024)] = Field(
         "auto",
         description=(
-            "Rank: how many independent things the adapter can note. "
-            "Higher learns more from much data, and costs memory."
+            "Rank: how thick the pupil's notebook is. Too thin: much material does not fit in; too thick: memory is "
+            "spent on empty pages, and chance is noted as well."
         ),
-        json_schema_extra=_zh("秩：适配器能记下多少条独立的内容。越高，从大量数据中学到的越多，占用内存也越多。"),
+        json_schema_extra=_zh(
+            "秩：学生的笔记本有多厚。太薄：材料多了记不下；太厚：内存花在空白页上，偶然的东西也会记进去。"
+        ),
     )
     lora_alpha: Auto | Annotated[float, Field(gt=0)] = Field(
         "auto",
-        description="How loudly the adapter speaks: its output is multiplied by lora_alpha / r.",
-        json_schema_extra=_zh("适配器的音量：其输出乘以 lora_alpha / r。"),
+        description=(
+            "How loudly the notes speak beside what the pupil knew: their output is multiplied by lora_alpha / r. Too "
+            "loud: they drown it out; too quiet: they change nothing."
+        ),
+        json_schema_extra=_zh(
+            "笔记相对于原有知识的音量：其输出乘以 lora_alpha / r。太响：盖过原有知识；太轻：毫无作用。"
+        ),
     )
     lora_dropout: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.0,
         description=(
-            "Share of the adapter's inputs dropped at random. "
-            "0 is right for small data and needed for exact fast paths."
+            "Share of what is noted that is covered up at random, so that the pupil does not cling to single words. "
+            "Too high: it hears half of everything; 0 is right for small data and keeps the fast paths."
         ),
-        json_schema_extra=_zh("随机丢弃的适配器输入比例。小数据集用 0 即可，精确的快速路径也要求为 0。"),
+        json_schema_extra=_zh(
+            "随机遮住多少笔记内容，免得抓住个别字词不放。太高：什么都只听到一半；小数据集用 0 即可，快速路径也要求为 "
+            "0。"
+        ),
     )
     target_modules: str | tuple[str, ...] = Field(
         "all-linear",
-        description="Which matrices get an adapter; all-linear is the strongest choice at any rank.",
-        json_schema_extra=_zh("为哪些矩阵加适配器；all-linear（全部线性层）在任何秩下都是最强的选择。"),
+        description=(
+            "Where the pupil may take notes: which matrices get an adapter. Few places save memory and learn less; "
+            "all-linear is the strongest choice at any rank."
+        ),
+        json_schema_extra=_zh(
+            "学生可以在哪里记笔记：为哪些矩阵加适配器。地方少则省内存、学得少；all-linear（全部线性层）在任何秩下都是"
+            "最强的选择。"
+        ),
     )
     use_rslora: bool = Field(
         False,
@@ -133,10 +157,12 @@ class LoraSection(_Section):
     loraplus_lr_ratio: Annotated[float, Field(ge=1, le=100)] | None = Field(
         None,
         description=(
-            "LoRA+: how many times faster the adapter's second matrix learns than its first; 16 is the usual value. "
-            "Lower the learning rate with it."
+            "LoRA+: how many times faster the second half of the notes is written than the first; 16 is the usual "
+            "value. Too high: it scribbles, unless the learning rate is lowered; 1: both alike."
         ),
-        json_schema_extra=_zh("LoRA+：适配器的第二个矩阵比第一个学得快多少倍，常用 16。用它时请调低学习率。"),
+        json_schema_extra=_zh(
+            "LoRA+：笔记的后半部分比前半部分写得快多少倍，常用 16。太高：写得潦草，需调低学习率；1：两半一样快。"
+        ),
     )
 
     quantization_bit: Literal[4, 8] = Field(
@@ -156,30 +182,48 @@ class FreezeSection(_Section):
 
     layers: Auto | Annotated[int, Field(ge=-1000, le=1000)] = Field(
         "auto",
-        description="So many of the last layers learn; a negative number means the first ones.",
-        json_schema_extra=_zh("最后几层参与学习；负数表示最前面的几层。"),
+        description=(
+            "How much of the pupil's mind learns: so many of the last layers; a negative number means the first ones. "
+            "Too many: it forgets what it knew; too few: it cannot take the material in."
+        ),
+        json_schema_extra=_zh(
+            "头脑的多大部分参与学习：最后几层；负数表示最前面的几层。太多：忘了原来会的；太少：学不进去。"
+        ),
     )
     modules: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
         (),
-        description="Only weights in these layers whose names contain one of these words, such as mlp; empty for all.",
-        json_schema_extra=_zh("只训练这些层中名称含有这些词（如 mlp）的权重；留空表示全部。"),
+        description=(
+            "Which faculties of these layers learn: weights whose names contain one of these words, such as mlp; "
+            "empty for all. Fewer forget less and learn less."
+        ),
+        json_schema_extra=_zh(
+            "这些层中哪些能力参与学习：名称含有这些词（如 mlp）的权重；留空表示全部。越少，忘得越少，学得也越少。"
+        ),
     )
     extra_modules: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
         (),
-        description="Weights outside of the layers that learn as well, such as embed_tokens or norm.",
-        json_schema_extra=_zh("各层之外也参与学习的权重，例如 embed_tokens 或 norm。"),
+        description=(
+            "What learns as well outside of the layers, such as embed_tokens (the vocabulary itself) or norm. Too "
+            "much: the meaning of words shifts; nothing is right unless there are new words."
+        ),
+        json_schema_extra=_zh(
+            "各层之外还有什么参与学习，例如 embed_tokens（词汇本身）或 norm。太多：词义会漂移；没有新词就留空。"
+        ),
     )
 
 
 class TrainSection(_Section):
     """How the pupil is taught: how strongly, how often, how much at once."""
 
-    learning_rate: Auto | Annotated[float, Field(gt=0, le=1)] = Field(
+    learning_rate: Auto | Literal["probe"] | Annotated[float, Field(gt=0, le=1)] = Field(
         "auto",
         description=(
-            "How strongly each correction changes the pupil. Too high: it loses its head; too low: it learns nothing."
+            "How strongly each correction changes the pupil. Too high: it loses its head; too low: it learns nothing. "
+            "probe tries five strengths on your rows first, each from the beginning, and takes the best."
         ),
-        json_schema_extra=_zh("每次纠正的力度。太高：学乱了；太低：什么也学不到。"),
+        json_schema_extra=_zh(
+            "每次纠正的力度。太高：学乱了；太低：什么也学不到。probe 会先在你的数据上从头试五种力度，取最好的。"
+        ),
     )
     num_train_epochs: Auto | Annotated[float, Field(gt=0, le=1000)] = Field(
         "auto",
@@ -210,23 +254,33 @@ class TrainSection(_Section):
     )
     max_grad_norm: Annotated[float, Field(gt=0)] = Field(
         1.0,
-        description="The largest single correction allowed.",
-        json_schema_extra=_zh("单次纠正幅度的上限。"),
+        description=(
+            "The largest single correction allowed. Too high: one odd example throws the pupil off; too low: every "
+            "correction is held back and it learns slowly."
+        ),
+        json_schema_extra=_zh("单次纠正幅度的上限。太高：一个古怪的样本就能带偏；太低：每次纠正都被压住，学得慢。"),
     )
     lr_scheduler_type: Auto | Scheduler = Field(
         "auto",
         description=(
             "How the learning rate falls over the run: in a line, as a cosine, not at all, or only in the last fifth "
-            "(warmup_stable_decay)."
+            "(warmup_stable_decay). Strong to the end leaves the last lessons rough; weak too early wastes the "
+            "lessons after."
         ),
         json_schema_extra=_zh(
-            "学习率在训练过程中如何下降：直线、余弦、不降，或只在最后五分之一下降（warmup_stable_decay）。"
+            "学习率在训练过程中如何下降：直线、余弦、不降，或只在最后五分之一下降（warmup_stable_decay）。到最后还用"
+            "力：收尾粗糙；太早减弱：后面的课白上。"
         ),
     )
     warmup_ratio: Auto | Annotated[float, Field(ge=0, lt=1)] = Field(
         "auto",
-        description="Share of the steps in which the learning rate rises from zero.",
-        json_schema_extra=_zh("学习率从零升起所占的步数比例。"),
+        description=(
+            "Warming up: the share of the lessons in which corrections grow from nothing. Too high: half of the "
+            "course is warming up; too low: the first corrections, made in ignorance, do damage."
+        ),
+        json_schema_extra=_zh(
+            "热身：纠正力度从零升起所占的步数比例。太高：大半课程都在热身；太低：一开始的盲目纠正会造成损害。"
+        ),
     )
     warmup_steps: Annotated[int, Field(ge=0)] | None = Field(
         None,
@@ -240,17 +294,21 @@ class TrainSection(_Section):
     )
     weight_decay: Annotated[float, Field(ge=0, lt=1)] = Field(
         0.01,
-        description="How strongly the adapter is pulled back towards zero.",
-        json_schema_extra=_zh("把适配器拉回零的力度。"),
+        description=(
+            "How fast notes fade that are not needed again. Too high: it forgets while it learns; 0: nothing fades, "
+            "chance neither."
+        ),
+        json_schema_extra=_zh("用不上的笔记褪色有多快。太高：边学边忘；0：什么都不褪色，偶然的东西也留着。"),
     )
     max_length: Auto | Annotated[int, Field(ge=8)] = Field(
         "auto",
         description=(
-            "Longest example in tokens; longer ones are refused, never cut. "
-            "Plain texts (pretrain) are learned in pieces of this length, without losing any."
+            "The longest lesson, in tokens; longer ones are refused, never cut. Too high: memory; too low: rows are "
+            "refused. Plain texts (pretrain) are learned in pieces of this length, without losing any."
         ),
         json_schema_extra=_zh(
-            "最长样本的词元数；更长的会被拒绝，绝不截断。纯文本（pretrain）按这个长度分片学习，一个词元也不丢。"
+            "最长的一课有多少词元；更长的会被拒绝，绝不截断。太高：费内存；太低：有数据被拒绝。纯文本（pretrain）按这"
+            "个长度分片学习，一个词元也不丢。"
         ),
     )
     share_prefix: Auto | bool = Field(
@@ -292,13 +350,23 @@ class TrainSection(_Section):
     )
     dtype: Auto | Dtype = Field(
         "auto",
-        description="Number format of the frozen model; auto measures which one this machine is faster in.",
-        json_schema_extra=_zh("冻结模型的数值格式；auto 会实测本机用哪种更快。"),
+        description=(
+            "How exactly the pupil reckons: float32 is exact and takes twice the memory, bfloat16 is rougher and "
+            "faster on some processors; auto measures which one this machine is faster in."
+        ),
+        json_schema_extra=_zh(
+            "学生算得多精确：float32 精确但占两倍内存，bfloat16 较粗略，在有些处理器上更快；auto 会实测本机用哪种更快。"
+        ),
     )
     seed: Annotated[int, Field(ge=0)] = Field(
         42,
-        description="The same seed gives the same run.",
-        json_schema_extra=_zh("相同的种子得到相同的训练。"),
+        description=(
+            "The order of the lessons, by lot: the same seed gives the same run. No number is better than another; "
+            "results that change much with it are chance."
+        ),
+        json_schema_extra=_zh(
+            "抽签决定上课的顺序：相同的种子得到相同的训练。没有哪个数更好；结果若随它大变，就只是运气。"
+        ),
     )
 
 
@@ -307,18 +375,31 @@ class EvalSection(_Section):
 
     every: Auto | Annotated[int, Field(ge=1)] = Field(
         "auto",
-        description="Optimizer steps between two measurements.",
-        json_schema_extra=_zh("两次测量之间的优化步数。"),
+        description=(
+            "Lessons (optimizer steps) between two exams. Too many: the best moment is missed; too few: more time "
+            "goes into exams than into learning."
+        ),
+        json_schema_extra=_zh("两次考试之间上多少课（优化步）。太多：错过最好的时刻；太少：考试比学习还花时间。"),
     )
     early_stopping: Auto | bool = Field(
         "auto",
-        description="Stop when the held-out loss no longer falls, and keep the best state.",
-        json_schema_extra=_zh("留出集损失不再下降时停止，并保留最佳状态。"),
+        description=(
+            "End the course when three exams in a row bring nothing better, and keep the best state. Without it the "
+            "pupil may go on to reciting by heart; with a noisy exam it may end too early."
+        ),
+        json_schema_extra=_zh(
+            "连续三次考试没有进步就结束课程，并保留最佳状态。不用：可能学成死记硬背；考题太少而波动时：可能结束得太早。"
+        ),
     )
     probes: str | None = Field(
         None,
-        description="File of probe questions (JSON Lines) asked before, during and after training.",
-        json_schema_extra=_zh("探测问题文件（JSON Lines），在训练前、中、后提问。"),
+        description=(
+            "File of oral exam questions (JSON Lines) asked before, during and after training. Too few prove nothing; "
+            "questions from the textbook itself prove only memory."
+        ),
+        json_schema_extra=_zh(
+            "口试题文件（JSON Lines），在训练前、中、后提问。太少：说明不了什么；直接取自课本：只能证明记性。"
+        ),
     )
 
 
@@ -327,8 +408,10 @@ class ResourcesSection(_Section):
 
     devices: Auto | Annotated[int, Field(ge=1)] = Field(
         "auto",
-        description="Number of devices.",
-        json_schema_extra=_zh("设备数量。"),
+        description=(
+            "How many desks the pupil works at: devices. More is faster, as long as there are enough rows for each."
+        ),
+        json_schema_extra=_zh("学生用几张书桌：设备数量。多则快，前提是每张桌上都有足够的数据。"),
     )
 
 
@@ -336,8 +419,11 @@ class Recipe(_Section):
     """Everything a person decides about a run."""
 
     model: str = Field(
-        description="Base model: a name of the catalogue, or a folder.",
-        json_schema_extra=_zh("基座模型：目录中的名称，或一个文件夹。"),
+        description=(
+            "The pupil: a base model, a name of the catalogue or a folder. Too big: slow, or no room; too small: it "
+            "cannot follow the material."
+        ),
+        json_schema_extra=_zh("学生：基座模型，目录中的名称或一个文件夹。太大：慢，或者内存装不下；太小：跟不上材料。"),
     )
     data: DataSection
     objective: Objective = Field(
@@ -347,13 +433,26 @@ class Recipe(_Section):
     )
     method: Method = Field(
         "lora",
-        description="What is changed: a small adapter (lora, qlora), some layers (freeze), or everything (full).",
-        json_schema_extra=_zh("改动什么：小适配器（lora、qlora）、部分层（freeze）或全部（full）。"),
+        description=(
+            "What is changed: a notebook beside the pupil (lora, qlora), part of its mind (freeze), or all of it "
+            "(full). Changing too much forgets more and needs memory; too little leaves no room for much new "
+            "material."
+        ),
+        json_schema_extra=_zh(
+            "改动什么：旁边的笔记本（lora、qlora）、头脑的一部分（freeze）或全部（full）。改得太多：忘得多、费内存；"
+            "太少：装不下大量新内容。"
+        ),
     )
     system: str = Field(
         "",
-        description="System prompt to train with; saved with the model version and used by every engine.",
-        json_schema_extra=_zh("训练时使用的系统提示；随模型版本保存，所有引擎都会使用。"),
+        description=(
+            "The role the pupil plays in every lesson: system prompt to train with, saved with the model version and "
+            "used by every engine. Too long: each answer costs more; empty: the role must follow from the examples."
+        ),
+        json_schema_extra=_zh(
+            "每堂课上扮演的角色：训练时使用的系统提示，随模型版本保存，所有引擎都会使用。太长：每次回答都更费时；留空"
+            "：角色要从样本中看出来。"
+        ),
     )
     report_to: Annotated[tuple[Tracker, ...], BeforeValidator(_as_list)] = Field(
         ("none",),

@@ -103,7 +103,7 @@ def test_an_unknown_field_like_no_other_gets_the_list_of_fields():
     [
         ("train.learning_rate=5", "train.learning_rate", "it must be at most 1"),
         ("train.learning_rate=0", "train.learning_rate", "it must be greater than 0"),
-        ("train.learning_rate=fast", "train.learning_rate", "allowed: auto / a number"),
+        ("train.learning_rate=fast", "train.learning_rate", "allowed: auto / probe / a number"),
         ("train.batch_size=0", "train.batch_size", "it must be at least 1"),
         ("train.batch_size=2.5", "train.batch_size", "allowed: auto / a whole number"),
         ("data.holdout=1", "data.holdout", "it must be less than 1"),

@@ -102,7 +102,13 @@ def alphabet(start: int, row: int) -> Example:
 
 def test_a_real_run_over_random_rows_overfits(tmp_path):
     said = really(
-        tmp_path, learned=examples(), heldout=examples(4, seed=9), steps=60, learning_rate=2e-2, eval_every=10
+        tmp_path,
+        learned=examples(),
+        heldout=examples(4, seed=9),
+        steps=150,
+        learning_rate=3e-2,
+        eval_every=25,
+        scheduler="constant",
     )
     assert said[0] in {"overfitting", "overfitting_at_once"}
 

@@ -30,7 +30,7 @@ from danlu.jobs.messages import (
     Trained,
     pull_teller,
 )
-from danlu.jobs.preparing import Prepared, load_base, set_up_process, stage
+from danlu.jobs.preparing import WATCHED_TOKENS, Prepared, load_base, set_up_process, stage
 from danlu.jobs.runs import RunFolder, TrainReport, prediction_error
 from danlu.jobs.trackers.tracking import tracking
 from danlu.models.chat_format import ChatFormat
@@ -43,7 +43,6 @@ from danlu.training.loop import Ask, Job, fit
 from danlu.training.trained import TrainedModel, adapter_off, load_trained
 
 _PROBES_WATCHED = 2
-_WATCHED_TOKENS = 24
 _OPENING_SHOWN = 80
 _GENERAL_FEW = 12
 _GENERAL = 30
@@ -286,7 +285,7 @@ def _asker(prepared: Prepared) -> Ask | None:
 
     def ask(model: TrainedModel) -> tuple[SampleAnswer, ...]:
         questions = [probe.messages for probe in watched]
-        answers = answer_all(model, prepared.chat_format, questions, _WATCHED_TOKENS, cut_mark=" …")
+        answers = answer_all(model, prepared.chat_format, questions, WATCHED_TOKENS, cut_mark=" …")
         return tuple(
             SampleAnswer(question=probe.question, answer=answer, passed=probe.passes(answer))
             for probe, answer in zip(watched, answers, strict=True)
@@ -302,7 +301,7 @@ def _continuer(prepared: Prepared) -> Ask | None:
 
     def go_on(model: TrainedModel) -> tuple[SampleAnswer, ...]:
         beginnings = [opening.ids for opening in openings]
-        texts = continue_all(model, document_format, beginnings, _WATCHED_TOKENS, cut_mark=" …")
+        texts = continue_all(model, document_format, beginnings, WATCHED_TOKENS, cut_mark=" …")
         return tuple(
             SampleAnswer(question=_last_words(opening.text), answer=" ".join(text.split()))
             for opening, text in zip(openings, texts, strict=True)

@@ -13,6 +13,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Final
 
 import torch
 from transformers import PreTrainedModel
@@ -47,13 +48,18 @@ from danlu.models.load import load_model
 from danlu.models.new_tokens import begin_as_means, pieces_of, write_tokenizer
 from danlu.models.versions import DatasetRef
 from danlu.planning.estimate import predict
-from danlu.planning.plan import Notice, Plan, make_plan, require_built
+from danlu.planning.plan import Notice, Plan, make_plan, require_built, with_probed_rate
+from danlu.planning.probe import probe_rate
 from danlu.planning.rules import disk_needed
 from danlu.planning.sharing import decide_sharing
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
+from danlu.training.guarding import memory_errors
 from danlu.training.memory import keep_freed_memory
 from danlu.training.trained import TrainedModel, attach
+
+WATCHED_TOKENS: Final = 24
+"""Longest answer in tokens at a measurement: enough to see where it goes."""
 
 
 @dataclass(frozen=True)
@@ -132,8 +138,20 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
                 keep_start(start, run)
             prepared = _assemble(home, run, recipe, plan, base, decided.material)
             if predict_cost:
-                prediction = predict(prepared.model, prepared.examples, prepared.heldout, plan.settings)
+                with memory_errors(t("jobs.at_plan")):
+                    prediction = predict(
+                        prepared.model,
+                        prepared.examples,
+                        prepared.heldout,
+                        plan.settings,
+                        answered_tokens=WATCHED_TOKENS if prepared.probes or prepared.openings else 0,
+                    )
                 plan = plan.model_copy(update={"prediction": prediction})
+            if recipe.train.learning_rate == "probe":
+                tell(Note(text=t("jobs.note_probe")))
+                with memory_errors("train.learning_rate"):
+                    probe = probe_rate(prepared.model, prepared.examples, prepared.heldout, plan.settings)
+                plan = with_probed_rate(plan, probe)
             run.write(recipe, plan)
     tell(PlanMade(run=prepared.run.name, plan=plan))
     return replace(prepared, plan=plan)

@@ -1,9 +1,11 @@
-"""Predicts a run's time and memory from one optimizer step done for real and thrown away."""
+"""Predicts a run's time and memory from pieces of it done for real and thrown away."""
 
 from __future__ import annotations
 
 import time
 from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Final
 
 import psutil
 import torch
@@ -13,50 +15,144 @@ from danlu.data.examples import Example
 from danlu.planning.plan import Prediction
 from danlu.training.forward import LossModel
 from danlu.training.memory import peak_rss
+from danlu.training.objectives import Piece
+from danlu.training.optimizers import Optimizers
 from danlu.training.settings import TrainSettings
-from danlu.training.trained import TrainedModel, trainable
+from danlu.training.trained import TrainedModel, base_of, trainable
 
-# The step that is measured runs on warm caches; events, clipping and the optimizer come on top (own allowance).
-_OVERHEAD = 1.05
+# What is left between the parts: events, the order of the rows, clipping (own allowance).
+_OVERHEAD: Final = 1.02
+# So many trained values are updated to time the optimizer; the time of the others is in proportion.
+_OPTIMIZED: Final = 4_000_000
+# A checkpoint is three values a trained weight, written and synchronised (a plain disk; fast ones take a third).
+_BYTES_A_SECOND: Final = 300e6
+_TIMED: Final = 2
+# Generating one token costs more than the pass through the model: the loop of transformers around it (measured).
+_GENERATING: Final = 1.3
+
+
+@dataclass(frozen=True)
+class _Cost:
+    """What a piece costs: a part that every piece has, however short, and a part for each token; in seconds."""
+
+    piece: float
+    token: float
+
+    def of(self, tokens: int) -> float:
+        return self.piece + self.token * tokens
 
 
 def predict(
-    model: TrainedModel, examples: Sequence[Example], heldout: Sequence[Example], settings: TrainSettings
+    model: TrainedModel,
+    examples: Sequence[Example],
+    heldout: Sequence[Example],
+    settings: TrainSettings,
+    *,
+    answered_tokens: int = 0,
 ) -> Prediction:
-    """Run the largest piece of the run forward and backward, and scale.
+    """Run the largest and a small piece of the run forward and backward, and scale.
 
-    A pass over the shortest example warms up; the largest piece takes the memory that the run will need and is timed.
-    Gradients are thrown away, so the run that follows is not changed.
+    A pass over the shortest example warms up. The largest piece takes the memory that the run will need; it and the
+    smallest tell what a piece costs by itself and what a token costs. Gradients are thrown away, so the run that
+    follows is not changed. Measurements, answers, optimizer steps and checkpoints are counted.
 
     Args:
         model: the model, ready to be trained.
         examples: the examples that will be learned.
         heldout: the examples that will be measured on.
         settings: the decided settings.
+        answered_tokens: tokens that are generated at each measurement, one after the other.
     """
     losses = LossModel(model, share_prefix=settings.share_prefix)
     members = step_members(len(examples), settings.batch_size, settings.seed, settings.steps)
-    pieces = [losses.step_losses([examples[i] for i in step], settings.token_budget) for step in members]
-    costs = [sum(tokens for tokens, _ in step) for step in pieces]
-    tokens, largest = max((piece for step in pieces for piece in step), key=lambda piece: piece[0])
+    steps = [losses.step_losses([examples[i] for i in step], settings.token_budget) for step in members]
+    pieces = [piece for step in steps for piece in step]
     model.train()
-    seconds = 0.0
-    shortest = min(examples, key=lambda item: (item.supervised == 0, len(item.input_ids)))
-    for piece in (losses.step_losses([shortest], settings.token_budget)[0][1], largest):
-        start = time.perf_counter()
-        losses.piece_loss(piece).backward()  # type: ignore[no-untyped-call]
-        model.zero_grad(set_to_none=True)
-        seconds = time.perf_counter() - start
-    rate = tokens / seconds
-    loop = sum(costs) / rate * _OVERHEAD
-    # A measurement on held-out examples is a forward pass: about a third of a forward and backward pass.
-    rounds = settings.steps // settings.eval_every
-    loop += rounds * sum(len(example.input_ids) for example in heldout) / rate / 3
-    # The optimizer keeps two values for each trained one, and the gradient is a third.
-    state = 3 * sum(parameter.numel() * parameter.element_size() for parameter in trainable(model).values())
+    cost = _learning(losses, pieces)
+    total = sum(tokens for tokens, _ in pieces)
+    seconds = sum(cost.of(tokens) for tokens, _ in pieces) + settings.steps * _update_seconds(model, settings)
+    rounds = -(-settings.steps // settings.eval_every)  # the last step is always measured
+    seconds += (rounds + 1) * (_heldout_seconds(losses, heldout, settings) + _answer_seconds(model, answered_tokens))
+    trained = sum(parameter.numel() * parameter.element_size() for parameter in trainable(model).values())
+    saved = 3 * (settings.steps // settings.checkpoint_every + 1) + (rounds if heldout else 0)
+    seconds += saved * trained / _BYTES_A_SECOND
     torch.manual_seed(settings.seed)
     return Prediction(
-        predicted_seconds=loop,
-        predicted_peak_rss_bytes=peak_rss(psutil.Process()) + state,
-        measured_tokens_per_second=rate,
+        predicted_seconds=seconds * _OVERHEAD,
+        # The optimizer keeps two values for each trained one, and the gradient is a third.
+        predicted_peak_rss_bytes=peak_rss(psutil.Process()) + 3 * trained,
+        measured_tokens_per_second=total / sum(cost.of(tokens) for tokens, _ in pieces),
     )
+
+
+def _learning(losses: LossModel, pieces: Sequence[tuple[int, Piece]]) -> _Cost:
+    """Time the smallest and the largest piece forward and backward."""
+    ordered = sorted(pieces, key=lambda piece: piece[0])
+    (few, small), (many, large) = ordered[0], ordered[-1]
+    _learn(losses, small)  # warms up
+    _learn(losses, large)
+    slow = min(_learn(losses, large) for _ in range(_TIMED))
+    if many < 2 * few:  # too like each other for two unknowns
+        return _Cost(piece=0.0, token=slow / many)
+    quick = min(_learn(losses, small) for _ in range(_TIMED))
+    token = max(slow - quick, 0.0) / (many - few)
+    return _Cost(piece=max(quick - token * few, 0.0), token=token or slow / many)
+
+
+def _learn(losses: LossModel, piece: Piece) -> float:
+    start = time.perf_counter()
+    losses.piece_loss(piece).backward()  # type: ignore[no-untyped-call]
+    seconds = time.perf_counter() - start
+    losses.model.zero_grad(set_to_none=True)
+    return seconds
+
+
+def _heldout_seconds(losses: LossModel, heldout: Sequence[Example], settings: TrainSettings) -> float:
+    """Time a piece of the held-out examples without a graph, and scale to all."""
+    pieces = losses.step_losses(heldout, settings.token_budget) if heldout else []
+    if not pieces:
+        return 0.0
+    tokens, piece = pieces[len(pieces) // 2]
+    losses.model.eval()
+    with torch.no_grad():
+        start = time.perf_counter()
+        losses.piece_loss(piece)
+        seconds = time.perf_counter() - start
+    losses.model.train()
+    return seconds * sum(tokens for tokens, _ in pieces) / tokens
+
+
+def _answer_seconds(model: TrainedModel, tokens: int) -> float:
+    """Time a pass over a single token, of which each generated token needs one."""
+    if tokens == 0:
+        return 0.0
+    base, one = base_of(model), torch.zeros(1, 1, dtype=torch.int64)
+    model.eval()
+    with torch.no_grad():
+        base(input_ids=one, use_cache=False)
+        start = time.perf_counter()
+        base(input_ids=one, use_cache=False)
+        seconds = time.perf_counter() - start
+    model.train()
+    return tokens * seconds * _GENERATING
+
+
+def _update_seconds(model: TrainedModel, settings: TrainSettings) -> float:
+    """Time an optimizer step on copies of some of the trained weights, and scale to all."""
+    weights = trainable(model)
+    copies: dict[str, torch.nn.Parameter] = {}
+    counted = 0
+    for name, value in weights.items():
+        if not copies or counted < _OPTIMIZED:
+            copies[name] = torch.nn.Parameter(value.detach().clone())
+            counted += value.numel()
+    optimizer = Optimizers(copies, settings)
+    seconds = 0.0
+    for _ in range(2):  # the first one makes the optimizer's values
+        for copy in copies.values():
+            copy.grad = torch.zeros_like(copy)
+        start = time.perf_counter()
+        torch.nn.utils.clip_grad_norm_(list(copies.values()), settings.max_grad_norm)
+        optimizer.step(0.0)
+        seconds = time.perf_counter() - start
+    return seconds * sum(value.numel() for value in weights.values()) / counted

@@ -20,6 +20,7 @@ from danlu.models.library import ModelFolder
 from danlu.models.versions import ContinuedFrom, DatasetRef, Thinking
 from danlu.planning import rules, text_rules
 from danlu.planning.facts import DataFacts, TextFacts
+from danlu.planning.probe_table import RateProbe
 from danlu.planning.rules import Choice
 from danlu.recipe import Objective, Recipe
 from danlu.training.settings import ADAPTER_METHODS, FreezeSettings, LoraSettings, TrainSettings
@@ -117,6 +118,7 @@ class Plan(BaseModel):
     base_fingerprint: str | None = None
     continued_from: ContinuedFrom | None = None
     new_tokens: tuple[str, ...] = ()
+    probe: RateProbe | None = None
 
 
 class _Decider:
@@ -223,7 +225,7 @@ def make_plan(
     rated = text_rules.learning_rate(base.architecture, batch, recipe.method) if texts else None
     rate = decider.decide(
         "train.learning_rate",
-        wish.learning_rate,
+        "auto" if wish.learning_rate == "probe" else wish.learning_rate,
         rated or rules.learning_rate(base.architecture, batch, steps, recipe.method),
     )
     kind = decider.decide("train.lr_scheduler_type", wish.lr_scheduler_type, rules.scheduler())
@@ -295,6 +297,24 @@ def make_plan(
         decisions=tuple(decider.decisions),
         notices=(*_notices(data, longest, recipe), *_memory_notices(settings, base, machine, data), *notices),
         holdout_dataset=holdout_dataset,
+    )
+
+
+def with_probed_rate(plan: Plan, probe: RateProbe) -> Plan:
+    """Return a plan whose learning rate is the one that was found by trying."""
+    tried = ", ".join(
+        f"{trial.learning_rate:.1e}: {'–' if trial.loss is None else format(trial.loss, '.3f')}"
+        for trial in probe.trials
+    )
+    reason = "planning.rate_probed" if probe.heldout else "planning.rate_probed_rows"
+    params: dict[str, str | int | float] = {"steps": probe.steps, "before": probe.loss_before, "tried": tried}
+    decided = Decision(field="train.learning_rate", value=probe.chosen, by="danlu", reason=reason, params=params)
+    return plan.model_copy(
+        update={
+            "settings": plan.settings.model_copy(update={"learning_rate": probe.chosen}),
+            "decisions": tuple(decided if item.field == decided.field else item for item in plan.decisions),
+            "probe": probe,
+        }
     )
 
 

@@ -30,7 +30,7 @@ SPIKE_FEWEST: Final = 20
 # Own rule: held-out loss that fell by more than this over the last third of the run would go on falling. The rate of
 # most runs falls to zero, so that the last steps alone always look flat.
 FALLING_HELDOUT: Final = 0.02
-# Own rule, where nothing is kept aside: the last pass lies this much below the pass before it, and is not low yet.
+# Own rule, where nothing is kept aside: the last pass lies this much below that at two thirds, and is not low yet.
 FALLING_TRAIN: Final = 0.1
 FALLING_LEAST: Final = 0.5
 # Fewer steps than this say nothing.
@@ -115,7 +115,7 @@ def _still_falling(train: Sequence[Step], evals: Sequence[tuple[int, float]]) ->
     passes = _passes(train)
     if len(passes) < 2:
         return None
-    fall = 1 - passes[-1] / passes[-2]
+    fall = 1 - passes[-1] / passes[round((len(passes) - 1) * 2 / 3)]
     if fall > FALLING_TRAIN and passes[-1] > FALLING_LEAST:
         return Finding(code="training.curve_rows_still_falling", params={"fall": fall, "loss": passes[-1]})
     return None
