@@ -52,6 +52,7 @@ from danlu.planning.rules import disk_needed
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.memory import keep_freed_memory
+from danlu.training.plugged import objective_named
 from danlu.training.trained import TrainedModel, attach
 
 
@@ -100,6 +101,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     """
     require_built(recipe)
     require_trackers(recipe)
+    objective_named(recipe.objective)  # a broken plug-in is known before anything is fetched
     recipe = with_absolute_paths(recipe)
     set_up_process()
     home.make()
