@@ -121,6 +121,12 @@ class EngineTimeoutError(EngineError):
     status = 504
 
 
+class PluginError(DanluError):
+    """A plug-in is missing, cannot be imported, or is not what it says."""
+
+    status = 422
+
+
 class BusyError(DanluError):
     """The queue is full; ``retry_after`` says in how many seconds to try again."""
 

@@ -9,7 +9,9 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
+
+from danlu.plugins import is_objective, is_optimizer
 
 Auto = Literal["auto"]
 Objective = Literal["sft", "pretrain", "semi"]
@@ -321,15 +323,15 @@ class TrainSection(_Section):
             "多个样本开头相同的内容（如很长的系统提示）只念一遍，而不是每个样本前都念。结果相同；auto 在省时间时启用。"
         ),
     )
-    optim: Optim = Field(
+    optim: Optim | Annotated[str, AfterValidator(is_optimizer)] = Field(
         "adamw",
         description=(
             "What turns corrections into changes. adamw is right nearly always; adamw_8bit and adafactor need less "
-            "memory; muon changes each matrix evenly in all directions."
+            "memory; muon changes each matrix evenly in all directions. Or the name of a plug-in."
         ),
         json_schema_extra=_zh(
             "把纠正变成改动的方法。几乎总是用 adamw；adamw_8bit 和 adafactor 省内存；"
-            "muon 让每个矩阵在各个方向上均匀改动。"
+            "muon 让每个矩阵在各个方向上均匀改动。也可以写插件的名称。"
         ),
     )
     neftune_noise_alpha: Annotated[float, Field(gt=0, le=100)] | None = Field(
@@ -426,10 +428,12 @@ class Recipe(_Section):
         json_schema_extra=_zh("学生：基座模型，目录中的名称或一个文件夹。太大：慢，或者内存装不下；太小：跟不上材料。"),
     )
     data: DataSection
-    objective: Objective = Field(
+    objective: Objective | Annotated[str, AfterValidator(is_objective)] = Field(
         "sft",
-        description="sft learns answers to questions; pretrain learns plain text; semi does both.",
-        json_schema_extra=_zh("sft 学习问题的回答；pretrain 学习纯文本；semi 两者兼有。"),
+        description=(
+            "sft learns answers to questions; pretrain learns plain text; semi does both. Or the name of a plug-in."
+        ),
+        json_schema_extra=_zh("sft 学习问题的回答；pretrain 学习纯文本；semi 两者兼有。也可以写插件的名称。"),
     )
     method: Method = Field(
         "lora",

@@ -19,6 +19,7 @@ from pydantic_core import ErrorDetails
 from danlu.errors import RecipeError, UsageError
 from danlu.i18n import t
 from danlu.llamafactory import DIFFERENT, Translation, field_of, is_llamafactory, translate
+from danlu.plugins import UNKNOWN
 from danlu.recipe import Recipe
 
 _TEXTS: Final = frozenset({"model", "system", "eval.probes", "lora.adapter"})
@@ -221,13 +222,19 @@ def _reason(errors: Sequence[ErrorDetails]) -> str:
             key, limit = _RANGES[error["type"]]
             return t(key, limit=f"{error['ctx'][limit]:g}")
     allowed: list[str] = []
+    misspelled = ""
     for error in errors:
         if error["type"] == "literal_error":
             allowed += re.findall(r"'([^']+)'", error["ctx"]["expected"])
+        elif error["type"] == UNKNOWN:
+            allowed += [name for name in error["ctx"]["known"].split(",") if name]
+            misspelled = str(error["input"])
         else:
             kind = next((key for kind, key in _KINDS.items() if error["type"].startswith(kind)), "recipe.kind_other")
             allowed.append(t(kind))
-    return t("recipe.expected", allowed=" / ".join(dict.fromkeys(allowed)))
+    reason = t("recipe.expected", allowed=" / ".join(dict.fromkeys(allowed)))
+    close = difflib.get_close_matches(misspelled, allowed, n=1, cutoff=0.6)
+    return t("recipe.meant", reason=reason, close=close[0]) if close else reason
 
 
 def _section_of(annotation: object) -> type[BaseModel] | None:

@@ -227,7 +227,7 @@ def test_doctor_says_what_the_machine_is(danlu):
     told = danlu("doctor", "--json", expect=0 if built else 1).json
     assert set(told) == {
         "python", "system", "machine", "versions", "home", "disk_free_bytes", "port_8000_free", "web_application",
-        "problems",
+        "plugins", "problems",
     }  # fmt: skip
     assert set(told["machine"]["gflops"]) == {"float32", "bfloat16"}
     assert told["versions"]["torch"]

@@ -17,6 +17,7 @@ from danlu.jobs.exporting import export_run
 from danlu.models.chat_format import ChatFormat
 from danlu.models.load import load_model, load_tokenizer
 from danlu.models.new_tokens import begin_as_means, pieces_of, write_tokenizer
+from danlu.serving.transformers_model import LocalModel
 from danlu.settings import Home
 from danlu.training.forward import LossModel
 from danlu.training.trained import attach, finished_folder, trainable
@@ -171,6 +172,10 @@ def test_a_merged_vocabulary_says_what_was_trained(home, tmp_path):
     merged = load_model(tmp_path / "out", "float32")
     trained = prepared.model.eval()(input_ids=ids).logits
     torch.testing.assert_close(merged(input_ids=ids).logits, trained, rtol=1e-4, atol=1e-4)
+    threads = torch.get_num_threads()
+    served = LocalModel.load(tmp_path / "base", prepared.run.adapter, prepared.run.tokenizer, threads)
+    assert served.vocabulary == merged.get_input_embeddings().weight.shape[0]
+    torch.testing.assert_close(served._model(input_ids=ids).logits, trained, rtol=1e-4, atol=1e-4)
 
 
 def test_a_run_with_new_words_is_gone_on_from_with_its_words(home, tmp_path):

@@ -12,9 +12,12 @@ import typer
 from rich.table import Table
 
 from danlu.cli.common import HomeOption, JsonOption, home_of, print_json, results
+from danlu.errors import PluginError
 from danlu.files import format_bytes, free_bytes
 from danlu.hardware import inspect_machine, machine_as_dict
 from danlu.i18n import t
+from danlu.jobs.plugin_check import check_plugin
+from danlu.plugins import GROUPS, installed
 
 _PACKAGES: Final = ("danlu", "torch", "transformers", "peft", "gguf", "xllamacpp", "fastapi", "sqlalchemy")
 _PORT: Final = 8000
@@ -34,7 +37,9 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
     free = free_bytes(folder.root)
     port_free = _port_is_free(_PORT)
     web = files("danlu.server").joinpath("static", "index.html").is_file()
+    plugins, broken = _plugins()
     problems = [
+        *broken,
         *([t("cli.doctor_disk", free=format_bytes(free))] if free < _DISK_LOW else []),
         *([] if web else [t("cli.doctor_web")]),
         *[t("cli.doctor_package", name=name) for name, version in versions.items() if version is None],
@@ -50,6 +55,7 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
                 "disk_free_bytes": free,
                 "port_8000_free": port_free,
                 "web_application": web,
+                "plugins": plugins,
                 "problems": problems,
             }
         )
@@ -66,11 +72,32 @@ def doctor(home: HomeOption = None, as_json: JsonOption = False) -> None:
         table.add_row("Python", platform.python_version())
         for name, version in versions.items():
             table.add_row(name, version or "–")
+        for plugin in plugins:
+            table.add_row(f"{plugin['group']}: {plugin['name']}", plugin["package"])
         results.print(table)
         for problem in problems:
             results.print(f"[yellow]{problem}[/yellow]")
     if problems:
         raise typer.Exit(1)
+
+
+def _plugins() -> tuple[list[dict[str, str]], list[str]]:
+    """Return every installed plug-in, and what is wrong with those that are broken."""
+    listed: list[dict[str, str]] = []
+    broken: list[str] = []
+    for group in GROUPS:
+        try:
+            found = installed(group)
+        except PluginError as error:
+            broken.append(error.message())
+            continue
+        for plugin in found.values():
+            listed.append({"group": group, "name": plugin.name, "package": plugin.package})
+            try:
+                check_plugin(plugin)
+            except PluginError as error:
+                broken.append(error.message())
+    return listed, broken
 
 
 def _version(name: str) -> str | None:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from danlu.data.readers import rows_by_plugin
 from danlu.errors import DataError
 from danlu.i18n import t
 
@@ -19,6 +20,8 @@ from danlu.i18n import t
 MAX_FIELD_CHARACTERS: Final = 1_000_000
 # The field that holds a document: its length is not limited, because a document may be learned in pieces.
 DOCUMENT_FIELD: Final = "text"
+# What Danlu reads itself, no plug-in is asked about.
+_JSON_SUFFIXES: Final = frozenset({"", ".json", ".jsonl"})
 TEXT_SUFFIXES: Final = frozenset({".txt", ".text", ".md", ".markdown"})
 
 JsonValue = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
@@ -40,7 +43,7 @@ class Row:
 
 
 def read_rows(path: Path) -> list[Row]:
-    """Read a JSON array or JSON Lines file, or a text file as a single row.
+    """Read a JSON array or JSON Lines file, a text file as a single row, or what a plug-in reads.
 
     A comma after the last row is forgiven, as JavaScript and people do.
 
@@ -50,8 +53,13 @@ def read_rows(path: Path) -> list[Row]:
     """
     if path.suffix.lower() in TEXT_SUFFIXES:
         return [_whole_file(path)]
-    text = read_text(path)
-    rows = _array_rows(path, text) if text.lstrip()[0] == "[" else _lines_rows(path, text)
+    foreign = path.suffix.lower() not in _JSON_SUFFIXES and path.is_file()
+    read = rows_by_plugin(path) if foreign else None
+    if read is not None:
+        rows = [Row(index, line, values) for index, (line, values) in enumerate(read, start=1)]
+    else:
+        text = read_text(path)
+        rows = _array_rows(path, text) if text.lstrip()[0] == "[" else _lines_rows(path, text)
     for row in rows:
         for field, value in row.values.items():
             for inner in _texts(value):

@@ -40,6 +40,7 @@ from danlu.settings import Home
 from danlu.training.adapter import changes_base, load_finished
 from danlu.training.curves import findings
 from danlu.training.loop import Ask, Job, fit
+from danlu.training.plugged import objective_named
 from danlu.training.trained import TrainedModel, adapter_off, load_trained
 
 _PROBES_WATCHED = 2
@@ -94,6 +95,7 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
                 run.path,
                 prepared.base.name,
                 _asker(prepared),
+                objective_named(plan.objective),
                 continued=plan.continued_from is not None,
             )
             try:

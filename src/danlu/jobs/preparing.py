@@ -56,6 +56,7 @@ from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.guarding import memory_errors
 from danlu.training.memory import keep_freed_memory
+from danlu.training.plugged import objective_named
 from danlu.training.trained import TrainedModel, attach
 
 WATCHED_TOKENS: Final = 24
@@ -107,6 +108,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     """
     require_built(recipe)
     require_trackers(recipe)
+    objective_named(recipe.objective)  # a broken plug-in is known before anything is fetched
     recipe = with_absolute_paths(recipe)
     set_up_process()
     home.make()

@@ -22,7 +22,7 @@ from danlu.planning import rules, text_rules
 from danlu.planning.facts import DataFacts, TextFacts
 from danlu.planning.probe_table import RateProbe
 from danlu.planning.rules import Choice
-from danlu.recipe import Objective, Recipe
+from danlu.recipe import Recipe
 from danlu.training.settings import ADAPTER_METHODS, FreezeSettings, LoraSettings, TrainSettings
 
 Value = float | int | str | bool | None
@@ -101,7 +101,7 @@ class Plan(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     format: Literal[1] = 1
-    objective: Objective = "sft"
+    objective: str = "sft"
     model: str
     datasets: tuple[DatasetRef, ...]
     holdout_share: float
@@ -376,7 +376,7 @@ def require_built(recipe: Recipe) -> None:
         RecipeError: something does not exist yet.
     """
     _require_one_of(recipe)
-    if recipe.objective not in {"sft", "pretrain"}:
+    if recipe.objective == "semi":
         raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft, pretrain")
     if recipe.method == "qlora" and find_spec("bitsandbytes") is None:
         raise RecipeError("planning.needs_extra", "method", value="qlora", extra="gpu")

@@ -7,12 +7,13 @@ orthogonalises the update of each matrix (arXiv 2502.16982) and leaves all else 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from importlib import import_module
 from typing import Any, Final
 
 import torch
 
+from danlu.training.plugged import optimizer_named
 from danlu.training.settings import TrainSettings
 
 _LORA_B: Final = ".lora_B."
@@ -69,7 +70,7 @@ class Optimizers:
             self._parts.append(_make(kind, kinds))
 
 
-def _make(kind: str, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
+def _make(kind: str, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
     if kind == "adamw_8bit":
         adamw = import_module("bitsandbytes.optim").AdamW8bit
         eight_bit: torch.optim.Optimizer = adamw(groups, lr=0.0)
@@ -79,4 +80,6 @@ def _make(kind: str, groups: Iterable[dict[str, Any]]) -> torch.optim.Optimizer:
     if kind == "muon":
         # Scaled to the size of AdamW's updates, so that one learning rate fits both.
         return torch.optim.Muon(groups, lr=0.0, adjust_lr_fn="match_rms_adamw")
+    if kind != "adamw":
+        return optimizer_named(kind, groups)
     return torch.optim.AdamW(groups, lr=0.0, fused=True)

@@ -7,7 +7,6 @@ from typing import Final, Literal
 from pydantic import BaseModel, ConfigDict
 
 Scheduler = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
-Optim = Literal["adamw", "adamw_8bit", "adafactor", "muon"]
 LoraInit = Literal["default", "pissa"]
 Method = Literal["lora", "qlora", "full", "freeze"]
 ADAPTER_METHODS: Final = ("lora", "qlora")
@@ -69,7 +68,7 @@ class TrainSettings(BaseModel):
         batch_size: examples of an optimizer step.
         token_budget: most packed tokens of a micro-batch; bounds memory, changes no result.
         share_prefix: compute the common beginning of a micro-batch's examples once.
-        optim: which optimizer.
+        optim: which optimizer: one of ``optimizers``, or the name of a plug-in.
         warmup_steps: steps in which the rate rises.
         neftune_noise_alpha: size of the noise on the embeddings of the tokens learned from (arXiv 2310.05914); None
             for none.
@@ -94,7 +93,7 @@ class TrainSettings(BaseModel):
     share_prefix: bool = True
     max_grad_norm: float = 1.0
     weight_decay: float = 0.01
-    optim: Optim = "adamw"
+    optim: str = "adamw"
     scheduler: Scheduler = "linear"
     neftune_noise_alpha: float | None = None
     label_smoothing_factor: float = 0.0

@@ -1,0 +1,1 @@
+"""Three plug-ins for Danlu, one of each kind; docs/plug-ins.md explains them."""
