@@ -1,12 +1,13 @@
-"""``python -m bench train …``, ``python -m bench serving …`` and ``python -m bench kernels …``."""
+"""``python -m bench train …``, ``serving …``, ``kernels …`` and ``predictions …``."""
 
 import sys
 
-USAGE = """usage: python -m bench train|serving|kernels [OPTIONS]
+USAGE = """usage: python -m bench train|serving|kernels|predictions [OPTIONS]
 
   train     Danlu's training against LLaMA-Factory's
   serving   Danlu's serving against the script it replaces
   kernels   parts of a training step beside the plain way
+  predictions  what the plan predicts beside what runs take
 
 `python -m bench train --help` lists the options; bench/README.md says how to read the results."""
 
@@ -28,6 +29,10 @@ def main() -> int:
         from bench import kernels
 
         return kernels.main(words)
+    if name == "predictions":
+        from bench import predictions
+
+        return predictions.main(words)
     print(USAGE, file=sys.stderr)
     return 0 if name in {"-h", "--help"} else 2
 
