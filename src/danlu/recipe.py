@@ -11,8 +11,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from danlu.recipe_preference import PreferenceSection
+
 Auto = Literal["auto"]
-Objective = Literal["sft", "pretrain", "semi"]
+Objective = Literal["sft", "pretrain", "semi", "dpo", "kto", "orpo"]
 Method = Literal["lora", "qlora", "full", "freeze"]
 Scheduler = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
 Optim = Literal["adamw", "adamw_8bit", "adafactor", "muon"]
@@ -293,8 +295,14 @@ class Recipe(_Section):
     data: DataSection
     objective: Objective = Field(
         "sft",
-        description="sft learns answers to questions; pretrain learns plain text; semi does both.",
-        json_schema_extra=_zh("sft 学习问题的回答；pretrain 学习纯文本；semi 两者兼有。"),
+        description=(
+            "sft learns answers to questions; pretrain learns plain text; semi does both; dpo and orpo learn which of "
+            "two answers is better, kto from single answers with praise or blame."
+        ),
+        json_schema_extra=_zh(
+            "sft 学习问题的回答；pretrain 学习纯文本；semi 两者兼有；dpo 和 orpo 学习两个回答哪个更好，"
+            "kto 从带有褒贬的单个回答中学习。"
+        ),
     )
     method: Method = Field(
         "lora",
@@ -319,6 +327,7 @@ class Recipe(_Section):
     lora: LoraSection = LoraSection()
     freeze: FreezeSection = FreezeSection()
     train: TrainSection = TrainSection()
+    preference: PreferenceSection = PreferenceSection()
     eval: EvalSection = EvalSection()
     resources: ResourcesSection = ResourcesSection()
 

@@ -49,6 +49,7 @@ from danlu.planning.rules import disk_needed
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.memory import keep_freed_memory
+from danlu.training.preferences import PreferenceObjective, Reference
 from danlu.training.settings import TrainSettings
 from danlu.training.trained import TrainedModel, attach
 
@@ -128,7 +129,12 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         with _new_run(home, manifests[0].name) as run:
             prepared = _assemble(home, run, recipe, plan, base, material)
             if predict_cost:
-                prediction = predict(prepared.model, prepared.examples, prepared.heldout, plan.settings)
+                unmeasured = plan.settings.preference and PreferenceObjective(
+                    plan.settings.preference, Reference.unmeasured(prepared.examples)
+                )
+                prediction = predict(
+                    prepared.model, prepared.examples, prepared.heldout, plan.settings, unmeasured or None
+                )
                 plan = plan.model_copy(update={"prediction": prediction})
             run.write(recipe, plan)
     tell(PlanMade(run=prepared.run.name, plan=plan))
@@ -206,8 +212,8 @@ def _load(base: ModelFolder, settings: TrainSettings) -> PreTrainedModel:
 
 
 def _about(manifest: DatasetManifest) -> str:
-    key = "jobs.note_texts" if manifest.kind == "texts" else "jobs.note_data"
-    return t(key, name=manifest.name, rows=manifest.rows, version=manifest.version)
+    keys = {"texts": "note_texts", "preferences": "note_pairs", "labels": "note_labels", "conversations": "note_data"}
+    return t(f"jobs.{keys[manifest.kind]}", name=manifest.name, rows=manifest.rows, version=manifest.version)
 
 
 @contextmanager

@@ -13,6 +13,7 @@ from danlu.data.examples import Example
 from danlu.planning.plan import Prediction
 from danlu.training.forward import LossModel
 from danlu.training.memory import peak_rss
+from danlu.training.objectives import Objective, TokenMean
 from danlu.training.settings import TrainSettings
 from danlu.training.trained import TrainedModel, trainable
 
@@ -21,7 +22,11 @@ _OVERHEAD = 1.05
 
 
 def predict(
-    model: TrainedModel, examples: Sequence[Example], heldout: Sequence[Example], settings: TrainSettings
+    model: TrainedModel,
+    examples: Sequence[Example],
+    heldout: Sequence[Example],
+    settings: TrainSettings,
+    objective: Objective | None = None,
 ) -> Prediction:
     """Run the largest piece of the run forward and backward, and scale.
 
@@ -33,18 +38,24 @@ def predict(
         examples: the examples that will be learned.
         heldout: the examples that will be measured on.
         settings: the decided settings.
+        objective: what is learned; None is the mean loss over the learned tokens.
     """
+    objective = objective or TokenMean()
     losses = LossModel(model, share_prefix=settings.share_prefix)
     members = step_members(len(examples), settings.batch_size, settings.seed, settings.steps)
-    pieces = [losses.step_losses([examples[i] for i in step], settings.token_budget) for step in members]
+    steps = [[examples[i] for i in step] for step in members]
+    pieces = [objective.pieces(losses, step, settings.token_budget) for step in steps]
     costs = [sum(tokens for tokens, _ in step) for step in pieces]
-    tokens, largest = max((piece for step in pieces for piece in step), key=lambda piece: piece[0])
+    number, tokens, largest = max(
+        ((number, *piece) for number, step in enumerate(pieces) for piece in step), key=lambda piece: piece[1]
+    )
     model.train()
     seconds = 0.0
     shortest = min(examples, key=lambda item: (item.supervised == 0, len(item.input_ids)))
-    for piece in (losses.step_losses([shortest], settings.token_budget)[0][1], largest):
+    warming = objective.pieces(losses, [shortest], settings.token_budget)[0][1]
+    for piece, step in ((warming, [shortest]), (largest, steps[number])):
         start = time.perf_counter()
-        losses.piece_loss(piece).backward()  # type: ignore[no-untyped-call]
+        objective.loss(losses, piece, step).backward()  # type: ignore[no-untyped-call]
         model.zero_grad(set_to_none=True)
         seconds = time.perf_counter() - start
     rate = tokens / seconds

@@ -28,6 +28,7 @@ from danlu.training.forward import LossModel
 from danlu.training.memory import peak_rss
 from danlu.training.objectives import Objective, TokenMean
 from danlu.training.optimizers import Optimizers
+from danlu.training.preferences import Figures, PreferenceObjective
 from danlu.training.schedule import learning_rate
 from danlu.training.settings import TrainSettings
 from danlu.training.trained import TrainedModel, base_of, finished_folder, save_finished, trainable
@@ -134,7 +135,8 @@ def fit(
     emit(Started(from_step=state.step, steps=settings.steps, device=str(model.device), dtype=dtype))
     if job.heldout and state.heldout_before is None:
         state.heldout_before = job.objective.heldout_loss(losses, job.heldout, settings.token_budget)
-        emit(Eval(step=0, heldout_loss=state.heldout_before, best=False))
+        said = _said(job.objective)
+        emit(Eval(step=0, heldout_loss=state.heldout_before, best=False, preferred=said and said.preferred))
     if job.ask and state.step == 0:
         emit(Sample(step=0, answers=_ask(losses, job.ask)))
 
@@ -215,6 +217,7 @@ def _step(
         raise TrainingError("training.not_a_number", step=state.step + 1, rate=f"{settings.learning_rate:.1e}")
     optimizer.step(rate)
     seconds = time.perf_counter() - start
+    said = _said(job.objective)
     tokens = sum(len(example.input_ids) for example in examples)
     state.step += 1
     state.loss_sum += loss
@@ -232,7 +235,14 @@ def _step(
         tokens=tokens,
         supervised_tokens=supervised,
         seconds=seconds,
+        preferred=said and said.preferred,
+        margin=said and said.margin,
     )
+
+
+def _said(objective: Objective) -> Figures | None:
+    """Return what a comparison of answers has said since it was last asked."""
+    return objective.figures() if isinstance(objective, PreferenceObjective) else None
 
 
 def _measure(
@@ -246,7 +256,8 @@ def _measure(
         if best:
             state.best_loss = loss
             checkpoints.save_best(losses.model)
-        emit(Eval(step=state.step, heldout_loss=loss, best=best))
+        said = _said(job.objective)
+        emit(Eval(step=state.step, heldout_loss=loss, best=best, preferred=said and said.preferred))
     if job.ask:
         emit(Sample(step=state.step, answers=_ask(losses, job.ask)))
     gc.collect()  # the loop itself collects nothing, and generating leaves cycles behind

@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from danlu.training.preference_settings import PreferenceSettings
+
 Scheduler = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
 Optim = Literal["adamw", "adamw_8bit", "adafactor", "muon"]
 LoraInit = Literal["default", "pissa"]
@@ -78,6 +80,7 @@ class TrainSettings(BaseModel):
         patience: measurements without improvement before stopping early; None never stops early.
         stop_loss: stop when the mean training loss of an epoch falls below it; None never does.
         checkpoint_every: steps between two checkpoints.
+        preference: how judged answers are learned; None where there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -103,3 +106,4 @@ class TrainSettings(BaseModel):
     patience: int | None = None
     stop_loss: float | None = None
     checkpoint_every: int = 50
+    preference: PreferenceSettings | None = None
