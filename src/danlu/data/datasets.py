@@ -228,8 +228,10 @@ def require_kind(name: str, found: Kind, objective: str) -> None:
     """
     if objective in _FITTING and found in _FITTING[objective]:
         return
-    if found in {"preferences", "labels"}:
-        raise DataError(f"data.{found}_found", name, objective=objective)
+    if found == "preferences":
+        raise DataError("data.preferences_found", name, objective=objective)
+    if found == "labels":
+        raise DataError("data.labels_found", name, objective=objective)
     if found == "conversations" and objective in _FITTING:
         raise DataError("data.answers_found", name, objective=objective)
     if found == "texts" and objective != "pretrain":

@@ -212,8 +212,13 @@ def _load(base: ModelFolder, settings: TrainSettings) -> PreTrainedModel:
 
 
 def _about(manifest: DatasetManifest) -> str:
-    keys = {"texts": "note_texts", "preferences": "note_pairs", "labels": "note_labels", "conversations": "note_data"}
-    return t(f"jobs.{keys[manifest.kind]}", name=manifest.name, rows=manifest.rows, version=manifest.version)
+    keys = {
+        "conversations": "jobs.note_data",
+        "texts": "jobs.note_texts",
+        "preferences": "jobs.note_pairs",
+        "labels": "jobs.note_labels",
+    }
+    return t(keys[manifest.kind], name=manifest.name, rows=manifest.rows, version=manifest.version)
 
 
 @contextmanager
