@@ -50,12 +50,14 @@ class Step(_Event):
     type: Literal["step"] = "step"
     step: int
     epoch: float
-    loss: float = Field(description="mean over the supervised tokens of the step")
+    loss: float = Field(description="mean over the supervised tokens of the step; of judged answers, over these")
     learning_rate: float
     grad_norm: float
     tokens: int = Field(description="real tokens of the step, padding does not exist")
     supervised_tokens: int
     seconds: float
+    preferred: float | None = Field(None, description="share of judged answers on the right side; of those only")
+    margin: float | None = Field(None, description="mean reward of good answers less that of bad ones; of those only")
 
 
 class Eval(_Event):
@@ -65,6 +67,7 @@ class Eval(_Event):
     step: int
     heldout_loss: float
     best: bool
+    preferred: float | None = Field(None, description="share of judged answers on the right side; of those only")
 
 
 class SampleAnswer(_Event):

@@ -12,9 +12,10 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field
 
 from danlu.plugins import is_objective, is_optimizer
+from danlu.recipe_preference import PreferenceSection
 
 Auto = Literal["auto"]
-Objective = Literal["sft", "pretrain", "semi"]
+Objective = Literal["sft", "pretrain", "semi", "dpo", "kto", "orpo"]
 Method = Literal["lora", "qlora", "full", "freeze"]
 Scheduler = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
 Optim = Literal["adamw", "adamw_8bit", "adafactor", "muon"]
@@ -431,9 +432,13 @@ class Recipe(_Section):
     objective: Objective | Annotated[str, AfterValidator(is_objective)] = Field(
         "sft",
         description=(
-            "sft learns answers to questions; pretrain learns plain text; semi does both. Or the name of a plug-in."
+            "sft learns answers to questions; pretrain learns plain text; semi does both; dpo and orpo learn which of "
+            "two answers is better, kto from single answers with praise or blame. Or the name of a plug-in."
         ),
-        json_schema_extra=_zh("sft 学习问题的回答；pretrain 学习纯文本；semi 两者兼有。也可以写插件的名称。"),
+        json_schema_extra=_zh(
+            "sft 学习问题的回答；pretrain 学习纯文本；semi 两者兼有；dpo 和 orpo 学习两个回答哪个更好，"
+            "kto 从带有褒贬的单个回答中学习。也可以写插件的名称。"
+        ),
     )
     method: Method = Field(
         "lora",
@@ -483,6 +488,7 @@ class Recipe(_Section):
     lora: LoraSection = LoraSection()
     freeze: FreezeSection = FreezeSection()
     train: TrainSection = TrainSection()
+    preference: PreferenceSection = PreferenceSection()
     eval: EvalSection = EvalSection()
     resources: ResourcesSection = ResourcesSection()
 

@@ -70,10 +70,12 @@ class ReadRecipe:
         said = {item.field for item in self.translations}
         # The section of a method that is not used decides nothing.
         idle = {"lora": ("freeze.",), "qlora": ("freeze.",), "full": ("freeze.", "lora."), "freeze": ("lora.",)}
+        weights = ("preference.desirable_weight", "preference.undesirable_weight")
+        compared = {"dpo": weights, "orpo": weights, "kto": ()}.get(self.recipe.objective, ("preference.",))
         return {
             name: value
             for name, value in fields.items()
-            if not name.startswith(idle[self.recipe.method])
+            if not name.startswith((*idle[self.recipe.method], *compared))
             and (value == "auto" or (name in DIFFERENT and name not in said))
         }
 

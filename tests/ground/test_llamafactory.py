@@ -33,6 +33,15 @@ INFO: dict[str, Any] = {
     "texts": {"file_name": "identity.json", "columns": {"prompt": "text"}},
     "talks": {"file_name": "identity.json", "formatting": "sharegpt"},
     "pairs": {"file_name": "identity.json", "ranking": True},
+    "judged": {
+        "file_name": "identity.json",
+        "ranking": True,
+        "columns": {"prompt": "instruction", "query": "input", "chosen": "chosen", "rejected": "rejected"},
+    },
+    "tagged": {
+        "file_name": "identity.json",
+        "columns": {"prompt": "instruction", "response": "output", "kto_tag": "kto_tag"},
+    },
     "hub": {"hf_hub_url": "someone/rows"},
     "cloud": {"cloud_file_name": "s3://bucket/rows.json"},
     "sampled": {"file_name": "identity.json", "num_samples": 5},
@@ -337,8 +346,12 @@ def test_a_token_is_never_shown(place):
 @pytest.mark.parametrize(
     ("keys", "named", "says"),
     [
-        ({"stage": "dpo"}, "stage: dpo", "Use sft or pt"),
-        ({"stage": "orpo"}, "stage: orpo", "Use sft or pt"),
+        ({"stage": "rm"}, "stage: rm", "Use sft, pt, dpo"),
+        ({"stage": "orpo"}, "stage: orpo", "dpo (with pref_loss: sigmoid, ipo or orpo)"),
+        ({"stage": "dpo", "dataset": "judged", "pref_loss": "simpo"}, "pref_loss: simpo", "Use sigmoid, ipo or orpo"),
+        ({"stage": "kto", "dataset": "tagged", "pref_ftx": 0.5}, "pref_ftx: 0.5", "Leave the key out"),
+        ({"stage": "dpo", "dataset": "judged", "ld_alpha": 0.5}, "ld_alpha: 0.5", "Leave the key out"),
+        ({"ref_model": "other"}, "ref_model: other", "the model as it is before the first step"),
         ({"finetuning_type": "oft"}, "finetuning_type: oft", "lora, full or freeze"),
         ({"quantization_bit": 3}, "quantization_bit: 3", "4 or 8 bits"),
         ({"quantization_method": "hqq"}, "quantization_method: hqq", "4 or 8 bits"),
@@ -509,6 +522,45 @@ def test_a_data_set_that_cannot_be_read_is_refused_by_name(place, name, says):
     message = refused(dataset=f"identity,{name}")
     assert message.startswith(str(Path("data/dataset_info.json")))
     assert says in message
+
+
+@pytest.mark.parametrize(
+    ("keys", "values"),
+    [
+        (
+            {"stage": "dpo", "pref_loss": "ipo", "pref_beta": 0.2, "pref_ftx": 1.0},
+            {"objective": "dpo", "loss_type": "ipo", "beta": 0.2, "rpo_alpha": 1.0},
+        ),
+        ({"stage": "dpo", "dpo_label_smoothing": 0.1}, {"objective": "dpo", "beta": "auto", "label_smoothing": 0.1}),
+        (
+            {"stage": "dpo", "pref_loss": "orpo", "pref_beta": 0.3},
+            {"objective": "orpo", "beta": 0.3, "loss_type": "sigmoid"},
+        ),
+        (
+            {"stage": "kto", "dataset": "tagged", "kto_chosen_weight": 1.5, "kto_rejected_weight": 0.5},
+            {"objective": "kto", "desirable_weight": 1.5, "undesirable_weight": 0.5},
+        ),
+    ],
+)
+def test_preference_stages_keep_their_meaning(place, keys, values):
+    made = recipe(**{"dataset": "judged", **keys})
+    assert made.objective == values.pop("objective")
+    assert {name: getattr(made.preference, name) for name in values} == values
+
+
+def test_preference_keys_do_no_harm_where_they_do_not_act(place):
+    for stage, dataset, key in (("sft", "identity", "pref_loss"), ("kto", "tagged", "dpo_label_smoothing")):
+        made = read_recipe(
+            write(LEAST | {"stage": stage, "dataset": dataset, key: "ipo" if key == "pref_loss" else 0.1})
+        )
+        item = next(item for item in made.translations if item.key == key)
+        assert (item.field, item.reason) == (None, "llamafactory.other_stages")
+
+
+def test_pairs_and_labels_must_stand_in_their_columns(place):
+    assert "does not say that this data set has any" in refused(stage="dpo", dataset="tagged")
+    assert "do not name “kto_tag”" in refused(stage="kto", dataset="named")
+    assert "do not name “prompt”" in refused(stage="dpo", dataset="pairs")
 
 
 def test_texts_must_stand_in_the_column_text(place):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from itertools import groupby
 from operator import itemgetter
 from pathlib import Path
@@ -16,6 +17,7 @@ from rich.text import Text
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.data.check import check_file
+from danlu.data.conversations import Conversation
 from danlu.data.datasets import DatasetLibrary
 from danlu.data.documents import Document
 from danlu.data.texts import cut
@@ -90,7 +92,7 @@ def show(
     """Show a row as it is, or as a model sees it: learned tokens stand out."""
     folder = home_of(home)
     dataset = DatasetLibrary(folder.datasets).open(name)
-    last = len(dataset.conversations or dataset.documents)
+    last = len(dataset.conversations or dataset.documents or dataset.preferences)
     key = "cli.texts_head" if dataset.kind == "texts" else "cli.data_head"
     results.print(escape(t(key, name=dataset.name, rows=last)))
     if row > last:
@@ -99,12 +101,25 @@ def show(
     if dataset.kind == "texts":
         _show_document(dataset.documents[row - 1], plain)
         return
-    conversation = dataset.conversations[row - 1]
+    if dataset.preferences:
+        everything = [answer for item in dataset.preferences for answer in item.answers]
+        item = dataset.preferences[row - 1]
+        for key, answer in (("cli.answer_good", item.chosen), ("cli.answer_bad", item.rejected)):
+            if answer is not None:
+                results.print(f"[bold]▸ {escape(t(key))}[/bold]")
+                _show_conversation(answer, everything, plain)
+        return
+    _show_conversation(dataset.conversations[row - 1], dataset.conversations, plain)
+
+
+def _show_conversation(
+    conversation: Conversation, everything: Sequence[Conversation], plain: ChatFormat | None
+) -> None:
     if plain is None:
         for message in conversation.messages:
             results.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
         return
-    chat_format, _ = decide_thinking(plain, dataset.conversations)
+    chat_format, _ = decide_thinking(plain, everything)
     for sequence in chat_format.training_sequences(conversation.messages, conversation.learn):
         _show_sequence(sequence, chat_format)
 

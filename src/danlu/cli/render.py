@@ -119,10 +119,13 @@ class Display:
                     task,
                     completed=event.step,
                     description=t("cli.step", step=event.step, steps=steps or "?"),
-                    detail=t("cli.loss", loss=event.loss),
+                    detail=_figures(event),
                 )
             case Eval() as event:
-                self.console.print(f"  {t('cli.heldout', step=event.step, loss=event.heldout_loss)}")
+                text = t("cli.heldout", step=event.step, loss=event.heldout_loss)
+                if event.preferred is not None:
+                    text = t("cli.heldout_judged", heldout=text, preferred=event.preferred)
+                self.console.print(f"  {text}")
             case Sample() as event:
                 for answer in event.answers:
                     said = " ".join(answer.answer.split()) or "–"
@@ -147,6 +150,16 @@ class Display:
             self._bar.remove_task(self._task)
             self._bar.stop()
             self._task = None
+
+
+def _figures(event: Step) -> str:
+    """Return what stands beside the bar: the loss, and of judged answers how they compare."""
+    parts = [t("cli.loss", loss=event.loss)]
+    if event.preferred is not None:
+        parts.append(t("cli.preferred", preferred=event.preferred))
+    if event.margin is not None:
+        parts.append(t("cli.margin", margin=event.margin))
+    return " · ".join(parts)
 
 
 def print_plan(console: Console, plan: Plan, run: str) -> None:

@@ -18,6 +18,7 @@ from danlu.data.conversations import Conversation, recognise
 from danlu.data.datasets import Kind, hold_texts
 from danlu.data.documents import Document, TextFormat
 from danlu.data.encode import TokenCounts, count_tokens, encode
+from danlu.data.preferences import JudgedFormat, Preference, judged_format
 from danlu.data.rows import Row, read_rows
 from danlu.data.split import normalise
 from danlu.data.texts import cut
@@ -33,7 +34,11 @@ FEW_ROWS = 90
 # About 100,000 tokens of English; see ``planning.text_rules.FEW_TOKENS``.
 FEW_CHARACTERS = 400_000
 _NAMED = 8
-_Item = TypeVar("_Item", Conversation, Document)
+# Own rule, see ``planning.preference_rules.FEW``.
+FEW_JUDGED = 300
+# Beyond it, in how many pairs of ten the chosen answer is the longer one, length is what is learned first.
+LONGER_SHARE = 0.8
+_Item = TypeVar("_Item", Conversation, Document, Preference)
 
 
 class DataProblem(BaseModel):
@@ -93,6 +98,9 @@ def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
         DataError: the file as a whole cannot be read as rows.
     """
     rows = read_rows(path)
+    judged = judged_format(rows)
+    if judged is not None:
+        return _check_judged(path, rows, judged, chat_format)
     if hold_texts(rows):
         return _check_texts(path, rows, chat_format)
     row_format = recognise(path, rows)
@@ -147,6 +155,67 @@ def _check_texts(path: Path, rows: list[Row], chat_format: ChatFormat | None) ->
         leaks=None,
         characters=characters,
     )
+
+
+def _check_judged(path: Path, rows: list[Row], judged: JudgedFormat, chat_format: ChatFormat | None) -> DataReport:
+    items, problems = _convert(path, rows, judged.convert)
+    copies = list(_duplicates(items, _judged_so))
+    problems += copies
+    problems += _against_each_other(items)
+    problems += _ignored(rows, judged.fields)
+    problems += list(_one_sided(items))
+    if len(items) < FEW_JUDGED:
+        what = t("data.few_judged.what", rows=len(items))
+        fix = t("data.few_judged.fix", enough=FEW_JUDGED)
+        problems.append(_problem("data.few_judged", "warning", 0, 0, None, what, fix))
+    tokens = None
+    if chat_format is not None and items:
+        answers = encode([answer for item in items for answer in item.answers], chat_format)
+        tokens = _report(count_tokens(answers))
+    return DataReport(
+        file=str(path),
+        row_format=judged.name,
+        kind="preferences" if judged.name == "pairs" else "labels",
+        rows=len(rows),
+        usable=len(items),
+        problems=tuple(problems),
+        tokens=tokens,
+        duplicates=len(copies),
+        leaks=None,
+    )
+
+
+def _judged_so(item: Preference) -> str:
+    sides = (("good", item.chosen), ("bad", item.rejected))
+    return "\1".join(f"{name}:{_said(side)}" for name, side in sides if side is not None)
+
+
+def _against_each_other(items: list[Preference]) -> Iterator[DataProblem]:
+    """Find answers that one row praises and another one blames."""
+    praised: dict[str, Preference] = {}
+    for item in items:
+        if item.chosen is not None:
+            praised.setdefault(_said(item.chosen), item)
+    for item in items:
+        other = None if item.rejected is None else praised.get(_said(item.rejected))
+        if other is not None:
+            what, fix = t("data.judged_both.what", other=other.row), t("data.judged_both.fix")
+            yield _problem("data.judged_both", "warning", item.row, item.line, None, what, fix)
+
+
+def _one_sided(items: list[Preference]) -> Iterator[DataProblem]:
+    """Say when all labels are alike, or when the chosen answers are nearly all the longer ones."""
+    pairs = [(item.chosen.answer, item.rejected.answer) for item in items if item.chosen and item.rejected]
+    if pairs:
+        longer = sum(len(chosen) > len(rejected) for chosen, rejected in pairs)
+        if len(pairs) >= 10 and longer > LONGER_SHARE * len(pairs):
+            what = t("data.chosen_longer.what", longer=longer, pairs=len(pairs))
+            yield _problem("data.chosen_longer", "info", 0, 0, None, what, t("data.chosen_longer.fix"))
+        return
+    good = sum(item.chosen is not None for item in items)
+    if items and good in {0, len(items)}:
+        what, fix = t("data.labels_alike.what", rows=len(items)), t("data.labels_alike.fix")
+        yield _problem("data.labels_alike", "warning", 0, 0, None, what, fix)
 
 
 def _convert(

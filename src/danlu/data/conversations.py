@@ -86,19 +86,28 @@ class AlpacaFormat:
         Raises:
             DataError: a field is missing, empty, or of the wrong type.
         """
-        instruction = _text(file, row, "instruction", required=True)
-        extra = _text(file, row, "input")
-        output = _text(file, row, "output", required=True)
-        system = _text(file, row, "system")
-        messages: list[Message] = [Message("system", system)] if system else []
-        messages += _history(file, row)
-        messages.append(Message("user", f"{instruction}\n{extra}" if extra else instruction))
-        messages.append(Message("assistant", output))
+        prompt = alpaca_prompt(file, row)
+        messages = (*prompt, Message("assistant", _text(file, row, "output", required=True)))
         learn = tuple(message.role == "assistant" for message in messages)
-        return Conversation(tuple(messages), learn, row.index, row.line)
+        return Conversation(messages, learn, row.index, row.line)
 
 
 FORMATS: Final[tuple[RowFormat, ...]] = (AlpacaFormat(),)
+
+
+def alpaca_prompt(file: Path | str, row: Row) -> tuple[Message, ...]:
+    """Return what stands before the answer of an Alpaca-like row: system prompt, history and question.
+
+    Raises:
+        DataError: a field is missing, empty, or of the wrong type.
+    """
+    instruction = _text(file, row, "instruction", required=True)
+    extra = _text(file, row, "input")
+    system = _text(file, row, "system")
+    messages: list[Message] = [Message("system", system)] if system else []
+    messages += _history(file, row)
+    messages.append(Message("user", f"{instruction}\n{extra}" if extra else instruction))
+    return tuple(messages)
 
 
 def recognise(file: Path | str, rows: list[Row]) -> RowFormat:

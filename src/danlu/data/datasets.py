@@ -14,12 +14,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Literal
+from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
 from danlu.data.conversations import FORMATS, Conversation, recognise
 from danlu.data.documents import Document, TextFormat
+from danlu.data.preferences import LabelFormat, PairFormat, Preference, judged_format
 from danlu.data.rows import Row, read_rows
 from danlu.errors import DataError, NotFoundError, UsageError
 from danlu.files import new_folder, read_as, write_text
@@ -27,7 +28,11 @@ from danlu.files import new_folder, read_as, write_text
 # Letters of any script: a file named with them is registered under its own name.
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 
-Kind = Literal["conversations", "texts"]
+Kind = Literal["conversations", "texts", "preferences", "labels"]
+_KINDS: Final[dict[str, Kind]] = {TextFormat.name: "texts", PairFormat.name: "preferences", LabelFormat.name: "labels"}
+_FITTING: Final[dict[str, tuple[Kind, ...]]] = {
+    "dpo": ("preferences",), "orpo": ("preferences",), "kto": ("preferences", "labels"),
+}  # fmt: skip
 
 
 class DatasetManifest(BaseModel):
@@ -47,7 +52,7 @@ class DatasetManifest(BaseModel):
     @property
     def kind(self) -> Kind:
         """What the rows are."""
-        return "texts" if self.row_format == TextFormat.name else "conversations"
+        return _KINDS.get(self.row_format, "conversations")
 
 
 @dataclass(frozen=True)
@@ -60,6 +65,7 @@ class Dataset:
         sha256: hash of the rows.
         conversations: what the rows say, one for each row; none when they are texts.
         documents: the rows as texts, one for each row; none when they are conversations.
+        preferences: the rows as judged answers, one for each row; none when they are anything else.
     """
 
     name: str
@@ -67,10 +73,13 @@ class Dataset:
     sha256: str
     conversations: tuple[Conversation, ...] = ()
     documents: tuple[Document, ...] = ()
+    preferences: tuple[Preference, ...] = ()
 
     @property
     def kind(self) -> Kind:
         """What the rows are."""
+        if self.preferences:
+            return "preferences" if self.preferences[0].paired else "labels"
         return "texts" if self.documents else "conversations"
 
 
@@ -102,7 +111,7 @@ class DatasetLibrary:
         rows = read_rows(path)
         digest = _hash(rows)
         _dataset(path.name, "", digest, rows)
-        row_format = TextFormat.name if hold_texts(rows) else recognise(path, rows).name
+        row_format = _format_name(path, rows)
         for version in self.versions(name):
             if version.sha256 == digest:
                 return version
@@ -206,6 +215,8 @@ class DatasetLibrary:
 
 def hold_texts(rows: Sequence[Row]) -> bool:
     """Say whether rows are texts; a row that looks like a conversation is one, whatever else it holds."""
+    if judged_format(rows) is not None:
+        return False
     return TextFormat().matches(rows[0]) and not any(candidate.matches(rows[0]) for candidate in FORMATS)
 
 
@@ -215,13 +226,31 @@ def require_kind(name: str, found: Kind, objective: str) -> None:
     Raises:
         DataError: it cannot; the message names the objective that fits.
     """
+    if objective in _FITTING and found in _FITTING[objective]:
+        return
+    if found == "preferences":
+        raise DataError("data.preferences_found", name, objective=objective)
+    if found == "labels":
+        raise DataError("data.labels_found", name, objective=objective)
+    if found == "conversations" and objective in _FITTING:
+        raise DataError("data.answers_found", name, objective=objective)
     if found == "texts" and objective != "pretrain":
         raise DataError("data.texts_found", name, objective=objective)
     if found == "conversations" and objective == "pretrain":
         raise DataError("data.conversations_found", name)
 
 
+def _format_name(path: Path, rows: list[Row]) -> str:
+    judged = judged_format(rows)
+    if judged is not None:
+        return judged.name
+    return TextFormat.name if hold_texts(rows) else recognise(path, rows).name
+
+
 def _dataset(name: str, version: str, sha256: str, rows: list[Row]) -> Dataset:
+    judged = judged_format(rows)
+    if judged is not None:
+        return Dataset(name, version, sha256, preferences=tuple(judged.convert(name, row) for row in rows))
     if hold_texts(rows):
         texts = TextFormat()
         return Dataset(name, version, sha256, documents=tuple(texts.convert(name, row) for row in rows))

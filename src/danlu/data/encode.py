@@ -65,7 +65,7 @@ def require_fitting(examples: Sequence[Example], max_length: int, name: str) -> 
     Raises:
         DataError: some are; the message counts them and names the first rows.
     """
-    long = [example for example in examples if len(example.input_ids) > max_length]
+    long = [text for example in examples for text in example.parts if len(text.input_ids) > max_length]
     if long:
         rows = ", ".join(str(example.row) for example in long[:5]) + (" …" if len(long) > 5 else "")
         raise DataError(

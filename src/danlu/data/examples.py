@@ -16,12 +16,14 @@ class Example:
         learn: for each id whether the model is to produce it, length T; the first is never learned.
         row: index of the row it came from.
         lengths: lengths of the texts that were packed into it, which do not see each other; empty when it is one.
+        wanted: whether its answer is one to come to or one to leave; only labelled answers are ever unwanted.
     """
 
     input_ids: tuple[int, ...]
     learn: tuple[bool, ...]
     row: int
     lengths: tuple[int, ...] = ()
+    wanted: bool = True
 
     @property
     def supervised(self) -> int:

@@ -9,6 +9,7 @@ from typing import Final
 from danlu.data.examples import Example
 from danlu.evaluation.general import Before, measure_general
 from danlu.evaluation.generate import answer_all, continue_all, longest_answer
+from danlu.evaluation.judged import JudgedProof, measure_judged, questions_answered
 from danlu.evaluation.openings import Opening
 from danlu.evaluation.probes import Probe
 from danlu.evaluation.result import Continuation, GeneralProof, HeldoutProof, ProbeItem, ProbeProof, Proof
@@ -47,6 +48,7 @@ def prove(
     *,
     unseen: bool,
     texts: TextProof | None = None,
+    judged: JudgedProof | None = None,
     known_losses: tuple[float, float] | None = None,
     progress: Callable[[str], None] = lambda _: None,
 ) -> Proof:
@@ -62,13 +64,19 @@ def prove(
         token_budget: most tokens at once.
         unseen: whether the probes are not in the training data.
         texts: what is looked at beside when plain texts were learned.
+        judged: what is looked at beside when judged answers were learned.
         known_losses: held-out loss before and after, when the run has measured them already.
         progress: receives the catalogue key of what is being done.
     """
     losses = LossModel(model)
     questions = [probe.messages for probe in probes]
     loss_before, loss_after = known_losses or (None, None)
-    if heldout and known_losses is None:
+    preferences = None
+    if heldout and judged is not None:
+        progress("evaluation.doing_judged")
+        losses_found, preferences = measure_judged(model, before, judged, heldout, token_budget)
+        loss_before, loss_after = known_losses or losses_found
+    elif heldout and known_losses is None:
         progress("evaluation.doing_heldout")
         loss_after = losses.mean_loss(heldout, token_budget)
         with before() as base:
@@ -95,6 +103,10 @@ def prove(
     if texts is not None and texts.openings:
         progress("evaluation.doing_openings")
         continuations = _continuations(model, before, texts)
+    answered: tuple[Continuation, ...] = ()
+    if judged is not None and judged.questions:
+        progress("evaluation.doing_questions")
+        answered = questions_answered(model, before, chat_format, judged.questions)
     progress("evaluation.doing_general")
     measured = measure_general(losses, before, general, token_budget)
     return Proof(
@@ -103,7 +115,7 @@ def prove(
             loss_before=loss_before,
             loss_after=loss_after,
             texts=texts is not None,
-            learned=texts is not None and texts.learned,
+            learned=(texts is not None and texts.learned) or (judged is not None and judged.learned),
         ),
         probes=ProbeProof(
             n=len(items),
@@ -116,6 +128,8 @@ def prove(
         ),
         unseen=unseen,
         continuations=continuations,
+        preferences=preferences,
+        answered=answered,
     )
 
 

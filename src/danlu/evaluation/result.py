@@ -85,6 +85,24 @@ class Continuation(BaseModel):
     after: str
 
 
+class PreferenceProof(BaseModel):
+    """How often the model takes the side of the judgements, before and after.
+
+    Attributes:
+        n: comparisons of a good with a bad answer: pairs, or of labelled answers each good one with each bad one.
+        preferred_before: share in which the base model finds the good answer the likelier one, by the token.
+        preferred_after: the same of the tuned model.
+        moved: share in which training has helped the good answer more than the bad one.
+    """
+
+    model_config = ConfigDict(frozen=True)
+
+    n: int
+    preferred_before: float
+    preferred_after: float
+    moved: float
+
+
 class GeneralProof(BaseModel):
     """The general set (see ``general``)."""
 
@@ -103,6 +121,8 @@ class Proof(BaseModel):
         unseen: whether the probes are questions that are not in the training data.
         continuations: of plain texts only.
         findings: what the curves of the run say.
+        preferences: of judged answers only.
+        answered: questions of judged answers, and what the model says to them before and after.
     """
 
     model_config = ConfigDict(frozen=True)
@@ -113,12 +133,17 @@ class Proof(BaseModel):
     unseen: bool
     continuations: tuple[Continuation, ...] = ()
     findings: tuple[Finding, ...] = ()
+    preferences: PreferenceProof | None = None
+    answered: tuple[Continuation, ...] = ()
 
     def verdict(self, lang: Language | None = None) -> str:
         """Return the result in a few sentences, the bad news included."""
         kind = "unseen" if self.unseen else "rows"
         passed = {"before": self.probes.pass_before, "after": self.probes.pass_after}
         parts = [t(f"evaluation.verdict_{kind}", lang, n=self.probes.n, **passed)] if self.probes.n else []
+        if self.preferences is not None:
+            key = "evaluation.verdict_judged_learned" if self.heldout.learned else "evaluation.verdict_judged"
+            parts.append(t(key, lang, **self.preferences.model_dump()))
         parts += self._about_heldout(lang)
         rise = self.general.loss_after / self.general.loss_before - 1
         if rise > FORGETTING_WARN:
@@ -135,6 +160,8 @@ class Proof(BaseModel):
         if held.loss_before is None or held.loss_after is None:
             return []
         losses = {"before": held.loss_before, "after": held.loss_after}
+        if not held.texts and held.learned:
+            return [t("evaluation.verdict_judged_loss", lang, **losses)]
         if not held.texts:
             return [t("evaluation.verdict_heldout", lang, **losses)]
         key = "evaluation.verdict_text_learned" if held.learned else "evaluation.verdict_text"

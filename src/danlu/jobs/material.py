@@ -16,6 +16,8 @@ from danlu.data.datasets import DatasetLibrary, require_kind
 from danlu.data.documents import Document
 from danlu.data.encode import count_tokens, encode
 from danlu.data.examples import Example
+from danlu.data.judged import PreferenceSplit, encode_labels, encode_pairs, split_preferences
+from danlu.data.preferences import Preference
 from danlu.data.split import Split, normalise, split_holdout
 from danlu.data.texts import PieceSplit, cut, fill, split_pieces
 from danlu.errors import DataError
@@ -26,7 +28,7 @@ from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 from danlu.models.library import ModelFolder
 from danlu.models.versions import DatasetRef, Thinking
-from danlu.planning.facts import DataFacts, TextFacts
+from danlu.planning.facts import DataFacts, JudgedFacts, TextFacts
 from danlu.planning.plan import (
     Notice,
     Plan,
@@ -35,6 +37,7 @@ from danlu.planning.plan import (
     decide_text_length,
     decide_thinking,
 )
+from danlu.planning.preferences import PREFERENCES
 from danlu.planning.rules import Choice
 from danlu.recipe import Recipe
 
@@ -54,7 +57,7 @@ class Material:
         examples: what is learned.
         heldout: what is measured on; may be empty.
         facts: the same in numbers.
-        split: the conversations behind the examples; none of plain texts.
+        split: the conversations behind the examples, of pairs those with the chosen answers; none of plain texts.
         document_format: how documents are written; None for conversations.
         openings: beginnings of texts to go on with; none of conversations.
     """
@@ -118,6 +121,13 @@ def decide_material(
         parts = _text_split(pieces, kept, float(holdout.value or 0), seed)
         made = _of_texts(chat_format, document_format, len(documents), pieces, parts, length, seed)
         return Decided(made, holdout, () if aside is None else _copied_texts(parts, aside.name))
+    if recipe.objective in PREFERENCES:
+        preferences = _preferences(library, datasets, recipe)
+        holdout = decide_holdout(recipe, len(preferences))
+        answers = [answer for item in preferences for answer in item.answers]
+        chat_format, notices = decide_thinking(chat_format, answers)
+        judged = split_preferences(preferences, float(holdout.value or 0), seed)
+        return Decided(_of_preferences(chat_format, judged, recipe.objective, datasets[0].name), holdout, notices)
     conversations = _conversations(library, datasets, recipe)
     holdout = decide_holdout(recipe, len(conversations))
     chat_format, notices = decide_thinking(chat_format, conversations)
@@ -169,6 +179,11 @@ def planned_material(
         pieces = cut(other.documents, document_format, plan.max_length)
         openings = openings_from(pieces, document_format, _OPENINGS_MADE, seed)
         return replace(made, heldout=fill(pieces, plan.max_length), openings=openings)
+    if plan.objective in PREFERENCES:
+        judged = split_preferences(_preferences(library, plan.datasets, recipe), share, seed)
+        if other is not None:
+            judged = PreferenceSplit(judged.train, other.preferences)
+        return _of_preferences(chat_format, judged, plan.objective, plan.datasets[0].name)
     conversations = _conversations(library, plan.datasets, recipe)
     split = split_holdout(conversations, share, seed)
     if plan.holdout_dataset is not None:
@@ -185,7 +200,9 @@ def chat_format_of(tokenizer: Path, system: str, thinking: Thinking) -> ChatForm
 
 
 def probes_of(recipe: Recipe, material: Material, seed: int) -> tuple[list[Probe], bool]:
-    """Take the recipe's probes, or make some of the held-out rows, or else of the rows themselves; none of texts.
+    """Take the recipe's probes, or make some of the held-out rows, or else of the rows themselves.
+
+    None are made of texts, nor of judged answers, which are not there to be repeated.
 
     Returns:
         The probes, and whether none of them is a question of the training data.
@@ -193,6 +210,8 @@ def probes_of(recipe: Recipe, material: Material, seed: int) -> tuple[list[Probe
     split = material.split
     if recipe.eval.probes is not None:
         probes = read_probes(Path(recipe.eval.probes))
+    elif material.facts.judged is not None:
+        probes = []
     else:
         probes = probes_from(split.holdout or split.train, _PROBES_MADE, seed)
     known = {normalise(conversation.question) for conversation in split.train}
@@ -210,6 +229,28 @@ def _of_conversations(chat_format: ChatFormat, split: Split, name: str) -> Mater
         tokens=count_tokens(examples),
     )
     return Material(chat_format, examples, encode(split.holdout, chat_format), facts, split)
+
+
+def _of_preferences(chat_format: ChatFormat, judged: PreferenceSplit, objective: str, name: str) -> Material:
+    encoded = encode_labels if objective == "kto" else encode_pairs
+    examples, heldout = encoded(judged.train, chat_format), encoded(judged.holdout, chat_format)
+    if not examples:
+        raise DataError("data.no_rows", name)
+    split = Split(*(tuple(item.answers[0] for item in side) for side in (judged.train, judged.holdout)))
+    bad = sum(not example.wanted for example in examples) if objective == "kto" else len(examples)
+    facts = DataFacts(
+        rows=len(judged.train) + len(judged.holdout),
+        train=len(examples),
+        holdout=len(heldout),
+        # Of a labelled answer the second text is another row's: it is not learned.
+        tokens=count_tokens([part for item in examples for part in item.parts[: 1 if objective == "kto" else 2]]),
+        judged=JudgedFacts(
+            good=len(examples) - bad if objective == "kto" else len(examples),
+            bad=bad,
+            longest=max(len(example.input_ids) for example in examples),
+        ),
+    )
+    return Material(chat_format, examples, heldout, facts, split)
 
 
 def _of_texts(
@@ -260,3 +301,8 @@ def _documents(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: 
 def _conversations(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Conversation]:
     most = recipe.data.max_samples
     return [item for ref in datasets for item in library.open_version(ref.name, ref.version).conversations[:most]]
+
+
+def _preferences(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Preference]:
+    most = recipe.data.max_samples
+    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).preferences[:most]]

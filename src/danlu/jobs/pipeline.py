@@ -14,6 +14,7 @@ from peft import PeftModel
 from danlu.errors import DanluError, TrainingError
 from danlu.evaluation.general import Before, general_examples
 from danlu.evaluation.generate import answer_all, continue_all
+from danlu.evaluation.judged import JudgedProof
 from danlu.evaluation.proof import TextProof, prove
 from danlu.evaluation.report import Comparison, write_report
 from danlu.evaluation.result import Proof
@@ -35,12 +36,16 @@ from danlu.jobs.runs import RunFolder, TrainReport, prediction_error
 from danlu.jobs.trackers.tracking import tracking
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
+from danlu.models.messages import Message
 from danlu.models.versions import ModelVersion, ProofSummary
 from danlu.settings import Home
 from danlu.training.adapter import changes_base, load_finished
 from danlu.training.curves import findings
+from danlu.training.forward import LossModel
 from danlu.training.loop import Ask, Job, fit
+from danlu.training.objectives import Objective
 from danlu.training.plugged import objective_named
+from danlu.training.preferences import PreferenceObjective, Reference
 from danlu.training.trained import TrainedModel, adapter_off, load_trained
 
 _PROBES_WATCHED = 2
@@ -49,6 +54,8 @@ _GENERAL_FEW = 12
 _GENERAL = 30
 # Sequences of learned text that are measured where none was kept aside.
 _LEARNED_MEASURED = 16
+_QUESTIONS_SHOWN = 5
+_REFERENCE = "reference.safetensors"
 
 
 def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, resume: bool = False) -> TrainReport:
@@ -89,16 +96,16 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
                         steps=plan.settings.steps,
                     )
                 )
-            job = Job(
-                prepared.examples,
-                prepared.heldout,
-                run.path,
-                prepared.base.name,
-                _asker(prepared),
-                objective_named(plan.objective),
-                continued=plan.continued_from is not None,
-            )
             try:
+                job = Job(
+                    prepared.examples,
+                    prepared.heldout,
+                    run.path,
+                    prepared.base.name,
+                    _asker(prepared),
+                    _objective(prepared, tell),
+                    continued=plan.continued_from is not None,
+                )
                 result = fit(prepared.model, job, plan.settings, judged, asked_to_stop, resume=resume)
             except DanluError as error:
                 # The log may be what could not be written (a full disk): the error itself goes on either way.
@@ -153,7 +160,8 @@ def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
     with stage(tell, "eval", "jobs.stage_eval"):
         limit = _GENERAL_FEW if plan.objective == "sft" and plan.data.train <= 20 else _GENERAL
         texts = _text_proof(prepared)
-        learned = texts is not None and texts.learned
+        judged = _judged_proof(prepared)
+        learned = (texts is not None and texts.learned) or (judged is not None and judged.learned)
         proof = prove(
             model,
             _before(prepared, model),
@@ -164,6 +172,7 @@ def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
             plan.settings.token_budget,
             unseen=prepared.unseen,
             texts=texts,
+            judged=judged,
             known_losses=known,
             progress=lambda key: tell(Note(text=t(key))),
         )
@@ -279,9 +288,38 @@ def _text_proof(prepared: Prepared) -> TextProof | None:
     return TextProof(prepared.document_format, prepared.openings, learned=not prepared.heldout)
 
 
+def _judged_proof(prepared: Prepared) -> JudgedProof | None:
+    settings = prepared.plan.settings.preference
+    if settings is None:
+        return None
+    return JudgedProof(settings, _questions(prepared, _QUESTIONS_SHOWN), learned=not prepared.heldout)
+
+
+def _questions(prepared: Prepared, count: int) -> list[tuple[Message, ...]]:
+    """Return some prompts of judged answers, of those kept aside if there are any."""
+    conversations = prepared.split.holdout or prepared.split.train
+    return list(dict.fromkeys(item.messages[:-1] for item in conversations))[:count]
+
+
+def _objective(prepared: Prepared, tell: Tell) -> Objective:
+    """Return what is learned; of judged answers with the scores of the model as it is before the first step."""
+    settings, preference = prepared.plan.settings, prepared.plan.settings.preference
+    if preference is None:
+        return objective_named(prepared.plan.objective)
+    examples = [*prepared.examples, *prepared.heldout]
+    if not preference.referenced:
+        return PreferenceObjective(preference, Reference.unmeasured(examples))
+    tell(Note(text=t("jobs.note_reference", examples=len(examples))))
+    losses = LossModel(prepared.model, share_prefix=settings.share_prefix)
+    path = prepared.run.path / _REFERENCE
+    return PreferenceObjective(preference, Reference.kept(path, losses, examples, settings.token_budget))
+
+
 def _asker(prepared: Prepared) -> Ask | None:
     """Return what is asked at every measurement: probe questions, or beginnings of texts to go on with."""
     watched = prepared.probes[:_PROBES_WATCHED]
+    if not watched and prepared.plan.settings.preference is not None:
+        return _answerer(prepared)
     if not watched:
         return _continuer(prepared)
 
@@ -294,6 +332,19 @@ def _asker(prepared: Prepared) -> Ask | None:
         )
 
     return ask
+
+
+def _answerer(prepared: Prepared) -> Ask:
+    questions = _questions(prepared, _PROBES_WATCHED)
+
+    def answer(model: TrainedModel) -> tuple[SampleAnswer, ...]:
+        answers = answer_all(model, prepared.chat_format, questions, WATCHED_TOKENS, cut_mark=" …")
+        return tuple(
+            SampleAnswer(question=_last_words(question[-1].content), answer=said)
+            for question, said in zip(questions, answers, strict=True)
+        )
+
+    return answer
 
 
 def _continuer(prepared: Prepared) -> Ask | None:

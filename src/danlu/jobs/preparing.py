@@ -56,7 +56,9 @@ from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.guarding import memory_errors
 from danlu.training.memory import keep_freed_memory
+from danlu.training.objectives import Objective
 from danlu.training.plugged import objective_named
+from danlu.training.preferences import PreferenceObjective, Reference
 from danlu.training.trained import TrainedModel, attach
 
 WATCHED_TOKENS: Final = 24
@@ -146,6 +148,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
                         prepared.examples,
                         prepared.heldout,
                         plan.settings,
+                        _unmeasured(prepared),
                         answered_tokens=WATCHED_TOKENS if prepared.probes or prepared.openings else 0,
                     )
                 plan = plan.model_copy(update={"prediction": prediction})
@@ -220,6 +223,15 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
     return prepared
 
 
+def _unmeasured(prepared: Prepared) -> Objective:
+    """Return what is learned, for measuring its cost: of judged answers without the scores they are compared with."""
+    plan = prepared.plan
+    preference = plan.settings.preference
+    if preference is None:
+        return objective_named(plan.objective)
+    return PreferenceObjective(preference, Reference.unmeasured(prepared.examples))
+
+
 def set_up_process() -> None:
     """Set what a process that computes needs: one thread a physical core (unless set), and memory that is kept."""
     if "OMP_NUM_THREADS" not in os.environ:
@@ -280,8 +292,13 @@ def _goes_on(start: Start) -> Notice:
 
 
 def _about(manifest: DatasetManifest) -> str:
-    key = "jobs.note_texts" if manifest.kind == "texts" else "jobs.note_data"
-    return t(key, name=manifest.name, rows=manifest.rows, version=manifest.version)
+    keys = {
+        "conversations": "jobs.note_data",
+        "texts": "jobs.note_texts",
+        "preferences": "jobs.note_pairs",
+        "labels": "jobs.note_labels",
+    }
+    return t(keys[manifest.kind], name=manifest.name, rows=manifest.rows, version=manifest.version)
 
 
 @contextmanager

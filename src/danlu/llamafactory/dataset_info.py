@@ -8,7 +8,7 @@ from __future__ import annotations
 import difflib
 import json
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 from danlu.errors import RecipeError
 
@@ -18,7 +18,21 @@ _SUFFIXES: Final = frozenset({".json", ".jsonl"})
 _COLUMNS: Final = {
     "prompt": "instruction", "query": "input", "response": "output", "system": "system", "history": "history",
 }  # fmt: skip
+RowKind = Literal["answers", "texts", "pairs", "labels"]
 _TEXT: Final = "text"
+_MORE: Final[dict[RowKind, dict[str, str]]] = {
+    "answers": {},
+    "texts": {},
+    "pairs": {"chosen": "chosen", "rejected": "rejected"},
+    "labels": {"kto_tag": "kto_tag"},
+}
+# What each kind of rows must have; where no columns are named, LLaMA-Factory looks for an answer and nothing else.
+_NEEDED: Final[dict[RowKind, tuple[str, ...]]] = {
+    "answers": ("prompt", "response"),
+    "texts": (),
+    "pairs": ("prompt", "chosen", "rejected"),
+    "labels": ("prompt", "response", "kto_tag"),
+}
 _NAMED: Final = 8
 
 
@@ -40,14 +54,14 @@ def read_dataset_info(folder: Path) -> dict[str, Any]:
     return info
 
 
-def file_of(folder: Path, info: dict[str, Any], name: str, *, texts: bool = False) -> Path:
+def file_of(folder: Path, info: dict[str, Any], name: str, kind: RowKind = "answers") -> Path:
     """Return the file of a data set, if it is one that Danlu reads as LLaMA-Factory does.
 
     Args:
         folder: where ``dataset_info.json`` lies; a file's name counts from there.
         info: its content.
         name: name of the data set.
-        texts: whether it is to hold plain texts (stage pt), not questions and answers.
+        kind: what its rows are to be, by the stage: plain texts (pt), pairs (dpo), labels (kto), or answers.
 
     Raises:
         RecipeError: there is no such data set, or it is of a kind that is not read yet.
@@ -71,16 +85,18 @@ def file_of(folder: Path, info: dict[str, Any], name: str, *, texts: bool = Fals
     formatting = entry.get("formatting", "alpaca")
     if formatting != "alpaca":
         raise RecipeError("llamafactory.dataset_format", where, value=formatting)
-    for key, plain in (("ranking", False), ("num_samples", None), ("split", "train")):
+    if kind == "pairs" and entry.get("ranking") is not True:
+        raise RecipeError("llamafactory.not_ranked", where)
+    for key, plain in (("ranking", kind == "pairs"), ("num_samples", None), ("split", "train")):
         if entry.get(key, plain) not in {plain, None}:
             raise RecipeError("llamafactory.dataset_option", where, key=key, value=entry[key])
     columns = entry.get("columns", {})
     if not isinstance(columns, dict):
         raise RecipeError("llamafactory.dataset_info_shape", where)
-    if texts:
+    if kind == "texts":
         _check_text_column(where, columns)
     else:
-        _check_columns(where, columns)
+        _check_columns(where, columns, kind)
     path = folder / file
     if path.is_dir():
         raise RecipeError("llamafactory.dataset_folder", where, file=path)
@@ -91,17 +107,18 @@ def file_of(folder: Path, info: dict[str, Any], name: str, *, texts: bool = Fals
     return path
 
 
-def _check_columns(where: str, columns: dict[str, Any]) -> None:
+def _check_columns(where: str, columns: dict[str, Any], kind: RowKind) -> None:
     """Check that the columns have the names that Danlu reads; where none are named, LLaMA-Factory takes the same."""
-    for role in ("prompt", "response") if columns else ():
+    read = _COLUMNS | _MORE[kind]
+    for role in _NEEDED[kind] if columns or kind != "answers" else ():
         # What a list of columns leaves out, LLaMA-Factory takes for absent.
         if columns.get(role) is None:
-            raise RecipeError("llamafactory.column_missing", where, role=role, column=_COLUMNS[role])
+            raise RecipeError("llamafactory.column_missing", where, role=role, column=read[role])
     for role, column in columns.items():
-        if role not in _COLUMNS and column is not None:
+        if role not in read and column is not None:
             raise RecipeError("llamafactory.column_unknown", where, role=role, column=column)
-        if column not in {None, _COLUMNS.get(role)}:
-            raise RecipeError("llamafactory.column_name", where, role=role, column=column, meant=_COLUMNS[role])
+        if column not in {None, read.get(role)}:
+            raise RecipeError("llamafactory.column_name", where, role=role, column=column, meant=read[role])
 
 
 def _check_text_column(where: str, columns: dict[str, Any]) -> None:

@@ -130,6 +130,12 @@ _BECOMES: Final[dict[str, Becomes]] = {
     "pure_bf16": Becomes(
         "train.dtype", "bool", renamed={True: "bfloat16"}, plain=(False,), note="llamafactory.pure_bf16"
     ),
+    "pref_loss": Becomes("objective", "text", note="llamafactory.pref_loss"),
+    "pref_beta": Becomes("preference.beta", "number", note="llamafactory.preference"),
+    "pref_ftx": Becomes("preference.rpo_alpha", "number", plain=(0,), note="llamafactory.preference"),
+    "dpo_label_smoothing": Becomes("preference.label_smoothing", "number", plain=(0,), note="llamafactory.preference"),
+    "kto_chosen_weight": Becomes("preference.desirable_weight", "number", note="llamafactory.preference"),
+    "kto_rejected_weight": Becomes("preference.undesirable_weight", "number", note="llamafactory.preference"),
     "seed": Becomes("train.seed", "int"),
     "eval_steps": Becomes("eval.every", "number", note="llamafactory.eval_steps"),
     "early_stopping_steps": Becomes("eval.early_stopping", "int", note="llamafactory.early_stopping"),
@@ -201,10 +207,8 @@ _NOT_NEEDED: Final[dict[str, str]] = {
     "llamafactory.new_adapter": "create_new_adapter",
     "llamafactory.pissa": "pissa_iter pissa_convert",
     "llamafactory.other_stages": """
-        pref_beta pref_ftx pref_bco_weight pref_loss dpo_label_smoothing kto_chosen_weight kto_rejected_weight
-        simpo_gamma ppo_buffer_size ppo_epochs ppo_score_norm ppo_target ppo_whiten_rewards ref_model
-        ref_model_adapters ref_model_quantization_bit reward_model reward_model_adapters
-        reward_model_quantization_bit reward_model_type ld_alpha""",
+        simpo_gamma ppo_buffer_size ppo_epochs ppo_score_norm ppo_target ppo_whiten_rewards reward_model
+        reward_model_adapters reward_model_quantization_bit reward_model_type""",
     "llamafactory.switched_off": """
         loraplus_lr_embedding init_special_tokens module_dropout oft_rank oft_block_size oft_target galore_target
         galore_rank galore_update_interval galore_scale galore_proj_type galore_layerwise apollo_target apollo_rank
@@ -259,6 +263,12 @@ _NOT_BUILT: Final[dict[str, NotBuilt]] = {
     "rope_scaling": NotBuilt(()),
     "mixture_of_depths": NotBuilt(()),
     "moe_aux_loss_coef": NotBuilt((0,)),
+    **dict.fromkeys(
+        ("ref_model", "ref_model_adapters", "ref_model_quantization_bit"),
+        NotBuilt((), "llamafactory.own_reference"),
+    ),
+    "pref_bco_weight": NotBuilt((0,)),
+    "ld_alpha": NotBuilt((1,)),
     **dict.fromkeys(_SWITCHES.split(), NotBuilt()),
 }
 

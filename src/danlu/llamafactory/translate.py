@@ -16,7 +16,7 @@ from pydantic import BaseModel, ConfigDict
 
 from danlu.errors import RecipeError
 from danlu.i18n import Language, t
-from danlu.llamafactory.dataset_info import file_of, read_dataset_info
+from danlu.llamafactory.dataset_info import RowKind, file_of, read_dataset_info
 from danlu.llamafactory.keys import KEYS, MARKS, SECRET, Becomes, Kind, NotBuilt, NotNeeded
 
 # What LLaMA-Factory (transformers) takes for one of two factors when only the other is given.
@@ -25,7 +25,14 @@ _ACCUMULATION: Final = 1
 _DATASET_DIR: Final = "data"
 _BITS: Final = (4, 8)
 _WEIGHTS_LEARN: Final = ("full", "freeze")
-_OTHER_STAGES: Final = frozenset({"rm", "ppo", "dpo", "kto", "orpo", "simpo"})
+_OTHER_STAGES: Final = frozenset({"rm", "ppo", "orpo", "simpo"})
+_STAGES: Final = {"sft": "sft", "pt": "pretrain", "dpo": "dpo", "kto": "kto"}
+_ROWS: Final[Mapping[str, RowKind]] = {"pt": "texts", "dpo": "pairs", "kto": "labels"}
+_LOSSES: Final = ("sigmoid", "ipo", "orpo")
+_PREFERENCE: Final = (
+    "pref_beta", "pref_ftx", "dpo_label_smoothing", "kto_chosen_weight", "kto_rejected_weight", "pref_bco_weight",
+    "ld_alpha",
+)  # fmt: skip
 _METHODS: Final = ("lora", "full", "freeze")
 _KINDS: Final[Mapping[Kind, tuple[str, tuple[type, ...]]]] = {
     "text": ("recipe.kind_text", (str,)),
@@ -136,6 +143,8 @@ class _Reader:
         # Keys that must be looked at together with others; all the rest is read by the table alone.
         self._own: Mapping[str, Callable[[str, Any], None]] = {
             "stage": self._stage,
+            "pref_loss": self._pref_loss,
+            **dict.fromkeys(_PREFERENCE, self._preference),
             "finetuning_type": self._method,
             "quantization_bit": self._quantization,
             "adapter_name_or_path": self._adapter,
@@ -205,10 +214,36 @@ class _Reader:
     def _stage(self, key: str, value: Any) -> None:
         if value in _OTHER_STAGES:
             self._refuse(key, value, "llamafactory.other_stage")
-        objective = {"sft": "sft", "pt": "pretrain"}.get(value)
-        if objective is None:
-            self._refuse_value(key, value, t("recipe.expected", allowed="sft / pt"))
-        self._put(key, value, "objective", objective)
+        if value not in _STAGES:
+            self._refuse_value(key, value, t("recipe.expected", allowed=" / ".join(_STAGES)))
+        orpo = value == "dpo" and self.values.get("pref_loss") == "orpo"
+        self._put(key, value, "objective", "orpo" if orpo else _STAGES[value])
+
+    def _pref_loss(self, key: str, value: Any) -> None:
+        if self.values.get("stage") != "dpo":
+            self._note(key, value, "llamafactory.other_stages")
+        elif value not in _LOSSES:
+            self._refuse(key, value, "llamafactory.pref_loss")
+        elif value == "orpo":
+            self._note(key, value, "llamafactory.orpo")
+        else:
+            self._put(key, value, "preference.loss_type", value)
+
+    def _preference(self, key: str, value: Any) -> None:
+        """Read a key that acts only with some of the preference objectives."""
+        stage, loss = self.values.get("stage"), self.values.get("pref_loss") or "sigmoid"
+        objective = loss if stage == "dpo" and loss == "orpo" else stage
+        known = KEYS[key]
+        wanted = {"pref_beta": ("dpo", "kto", "orpo"), "kto_chosen_weight": ("kto",), "kto_rejected_weight": ("kto",)}
+        if objective not in wanted.get(key, ("dpo",)):
+            # LLaMA-Factory practises the chosen answer beside KTO and ORPO, too.
+            if key == "pref_ftx" and objective in {"kto", "orpo"} and value:
+                self._refuse(key, value, "llamafactory.leave_out")
+            self._note(key, value, "llamafactory.other_stages")
+        elif isinstance(known, Becomes):
+            self._become(key, value, known)
+        else:
+            self._have_no_field(key, value, known)
 
     def _method(self, key: str, value: Any) -> None:
         if value == "oft":
@@ -234,7 +269,7 @@ class _Reader:
         self._put(key, value, "lora.adapter", paths[0])
 
     def _dataset(self, key: str, value: Any) -> None:
-        note = None if self.values.get("stage") == "pt" else "llamafactory.dataset"
+        note = None if self.values.get("stage") in _ROWS else "llamafactory.dataset"
         self._put(key, value, "data.train", self._files(_texts(value)), note)
 
     def _dataset_dir(self, key: str, value: Any) -> None:
@@ -257,8 +292,8 @@ class _Reader:
             self._refuse("dataset_dir", folder, "llamafactory.local_files")
         path = Path(folder).expanduser()
         info = read_dataset_info(path)
-        texts = self.values.get("stage") == "pt"
-        return [str(file_of(path, info, name, texts=texts)) for name in names]
+        kind = _ROWS.get(str(self.values.get("stage")), "answers")
+        return [str(file_of(path, info, name, kind)) for name in names]
 
     def _val_size(self, key: str, value: Any) -> None:
         if value >= 1:

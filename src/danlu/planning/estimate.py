@@ -15,7 +15,7 @@ from danlu.data.examples import Example
 from danlu.planning.plan import Prediction
 from danlu.training.forward import LossModel
 from danlu.training.memory import peak_rss
-from danlu.training.objectives import Piece
+from danlu.training.objectives import Objective, Piece, TokenMean
 from danlu.training.optimizers import Optimizers
 from danlu.training.settings import TrainSettings
 from danlu.training.trained import TrainedModel, base_of, trainable
@@ -42,11 +42,21 @@ class _Cost:
         return self.piece + self.token * tokens
 
 
+@dataclass(frozen=True)
+class _Planned:
+    """A piece of the run: its computed tokens, and the examples of the step that it belongs to."""
+
+    tokens: int
+    piece: Piece
+    step: Sequence[Example]
+
+
 def predict(
     model: TrainedModel,
     examples: Sequence[Example],
     heldout: Sequence[Example],
     settings: TrainSettings,
+    objective: Objective | None = None,
     *,
     answered_tokens: int = 0,
 ) -> Prediction:
@@ -61,16 +71,22 @@ def predict(
         examples: the examples that will be learned.
         heldout: the examples that will be measured on.
         settings: the decided settings.
+        objective: what is learned; None is the mean loss over the learned tokens.
         answered_tokens: tokens that are generated at each measurement, one after the other.
     """
+    objective = objective or TokenMean()
     losses = LossModel(model, share_prefix=settings.share_prefix)
     members = step_members(len(examples), settings.batch_size, settings.seed, settings.steps)
-    steps = [losses.step_losses([examples[i] for i in step], settings.token_budget) for step in members]
-    pieces = [piece for step in steps for piece in step]
+    cutting = [[examples[i] for i in step] for step in members]
+    pieces = [
+        _Planned(tokens, piece, step)
+        for step in cutting
+        for tokens, piece in objective.pieces(losses, step, settings.token_budget)
+    ]
     model.train()
-    cost = _learning(losses, pieces)
-    total = sum(tokens for tokens, _ in pieces)
-    seconds = sum(cost.of(tokens) for tokens, _ in pieces) + settings.steps * _update_seconds(model, settings)
+    cost = _learning(losses, objective, pieces)
+    total = sum(planned.tokens for planned in pieces)
+    seconds = sum(cost.of(planned.tokens) for planned in pieces) + settings.steps * _update_seconds(model, settings)
     rounds = -(-settings.steps // settings.eval_every)  # the last step is always measured
     seconds += (rounds + 1) * (_heldout_seconds(losses, heldout, settings) + _answer_seconds(model, answered_tokens))
     trained = sum(parameter.numel() * parameter.element_size() for parameter in trainable(model).values())
@@ -81,27 +97,27 @@ def predict(
         predicted_seconds=seconds * _OVERHEAD,
         # The optimizer keeps two values for each trained one, and the gradient is a third.
         predicted_peak_rss_bytes=peak_rss(psutil.Process()) + 3 * trained,
-        measured_tokens_per_second=total / sum(cost.of(tokens) for tokens, _ in pieces),
+        measured_tokens_per_second=total / sum(cost.of(planned.tokens) for planned in pieces),
     )
 
 
-def _learning(losses: LossModel, pieces: Sequence[tuple[int, Piece]]) -> _Cost:
+def _learning(losses: LossModel, objective: Objective, pieces: Sequence[_Planned]) -> _Cost:
     """Time the smallest and the largest piece forward and backward."""
-    ordered = sorted(pieces, key=lambda piece: piece[0])
-    (few, small), (many, large) = ordered[0], ordered[-1]
-    _learn(losses, small)  # warms up
-    _learn(losses, large)
-    slow = min(_learn(losses, large) for _ in range(_TIMED))
-    if many < 2 * few:  # too like each other for two unknowns
-        return _Cost(piece=0.0, token=slow / many)
-    quick = min(_learn(losses, small) for _ in range(_TIMED))
-    token = max(slow - quick, 0.0) / (many - few)
-    return _Cost(piece=max(quick - token * few, 0.0), token=token or slow / many)
+    ordered = sorted(pieces, key=lambda piece: piece.tokens)
+    small, large = ordered[0], ordered[-1]
+    _learn(losses, objective, small)  # warms up
+    _learn(losses, objective, large)
+    slow = min(_learn(losses, objective, large) for _ in range(_TIMED))
+    if large.tokens < 2 * small.tokens:  # too like each other for two unknowns
+        return _Cost(piece=0.0, token=slow / large.tokens)
+    quick = min(_learn(losses, objective, small) for _ in range(_TIMED))
+    token = max(slow - quick, 0.0) / (large.tokens - small.tokens)
+    return _Cost(piece=max(quick - token * small.tokens, 0.0), token=token or slow / large.tokens)
 
 
-def _learn(losses: LossModel, piece: Piece) -> float:
+def _learn(losses: LossModel, objective: Objective, planned: _Planned) -> float:
     start = time.perf_counter()
-    losses.piece_loss(piece).backward()  # type: ignore[no-untyped-call]
+    objective.loss(losses, planned.piece, planned.step).backward()  # type: ignore[no-untyped-call]
     seconds = time.perf_counter() - start
     losses.model.zero_grad(set_to_none=True)
     return seconds

@@ -21,6 +21,21 @@ class TextFacts:
 
 
 @dataclass(frozen=True)
+class JudgedFacts:
+    """Judged answers.
+
+    Attributes:
+        good: answers that are wanted.
+        bad: answers that are not.
+        longest: tokens of the longest example, of pairs both answers together.
+    """
+
+    good: int
+    bad: int
+    longest: int
+
+
+@dataclass(frozen=True)
 class DataFacts:
     """The examples in numbers.
 
@@ -29,7 +44,8 @@ class DataFacts:
         train: examples that are learned; of texts, packed sequences.
         holdout: examples that are measured on, likewise.
         tokens: lengths of the learned examples; of texts, of the pieces in them.
-        texts: what there is to say of texts; None for conversations.
+        texts: what there is to say of texts; None for anything else.
+        judged: what there is to say of judged answers; None for anything else.
     """
 
     rows: int
@@ -37,3 +53,4 @@ class DataFacts:
     holdout: int
     tokens: TokenCounts
     texts: TextFacts | None = None
+    judged: JudgedFacts | None = None

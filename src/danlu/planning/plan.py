@@ -18,8 +18,9 @@ from danlu.i18n import Language, t
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelFolder
 from danlu.models.versions import ContinuedFrom, DatasetRef, Thinking
-from danlu.planning import rules, text_rules
+from danlu.planning import preference_rules, rules, text_rules
 from danlu.planning.facts import DataFacts, TextFacts
+from danlu.planning.preferences import PREFERENCES, decide_preference, preference_objective, require_preference
 from danlu.planning.probe_table import RateProbe
 from danlu.planning.rules import Choice
 from danlu.recipe import Recipe
@@ -215,24 +216,30 @@ def make_plan(
     decider.decide("data.holdout", recipe.data.holdout, holdout)
     texts = data.texts is not None
     sizing = text_rules if texts else rules
-    batch = decider.decide("train.batch_size", wish.batch_size, sizing.batch_size(data))
+    judged = preference_objective(recipe)
+    sizes = preference_rules.batch_size(judged, data) if judged else sizing.batch_size(data)
+    batch = decider.decide("train.batch_size", wish.batch_size, sizes)
+    often = preference_rules.epochs(judged, data) if judged else sizing.epochs(data)
     if wish.max_steps is None:
-        passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, sizing.epochs(data))
+        passes = decider.decide("train.num_train_epochs", wish.num_train_epochs, often)
         steps = max(1, math.ceil(data.train * passes / batch))
     else:
-        steps = decider.decide("train.max_steps", wish.max_steps, sizing.epochs(data))
+        steps = decider.decide("train.max_steps", wish.max_steps, often)
         passes = round(steps * batch / data.train, 3)
     rated = text_rules.learning_rate(base.architecture, batch, recipe.method) if texts else None
+    if judged:
+        rated = preference_rules.learning_rate(judged, steps, recipe.method)
     rate = decider.decide(
         "train.learning_rate",
         "auto" if wish.learning_rate == "probe" else wish.learning_rate,
         rated or rules.learning_rate(base.architecture, batch, steps, recipe.method),
     )
     kind = decider.decide("train.lr_scheduler_type", wish.lr_scheduler_type, rules.scheduler())
+    gently = preference_rules.warmup_ratio() if judged else rules.warmup_ratio()
     if wish.warmup_steps is None:
-        warmup = round(decider.decide("train.warmup_ratio", wish.warmup_ratio, rules.warmup_ratio()) * steps)
+        warmup = round(decider.decide("train.warmup_ratio", wish.warmup_ratio, gently) * steps)
     else:
-        warmup = decider.decide("train.warmup_steps", wish.warmup_steps, rules.warmup_ratio())
+        warmup = decider.decide("train.warmup_steps", wish.warmup_steps, gently)
     dtype = decider.decide("train.dtype", wish.dtype, rules.dtype(machine, recipe.method))
     limit = text_rules.max_length(base, machine, recipe.method) if texts else rules.max_length(base.architecture, data)
     longest = decider.decide("train.max_length", wish.max_length, limit)
@@ -248,10 +255,11 @@ def make_plan(
     elif recipe.method == "freeze":
         layers = decider.decide("freeze.layers", recipe.freeze.layers, rules.thawed_layers(base.architecture))
         freeze = FreezeSettings(**recipe.freeze.model_dump() | {"layers": layers})
+    preference = decide_preference(recipe.preference, judged, data, decider.decide) if judged else None
     every = decider.decide("eval.every", recipe.eval.every, rules.eval_every(steps, data))
     stop = decider.decide("eval.early_stopping", recipe.eval.early_stopping, rules.early_stopping(data))
     budget = rules.token_budget(data, machine, base, recipe.method)
-    few = not texts and data.train <= rules.FEW
+    few = not texts and not judged and data.train <= rules.FEW
     chosen_by_danlu = wish.num_train_epochs == "auto" and wish.max_steps is None
     settings = TrainSettings(
         learning_rate=rate,
@@ -260,7 +268,7 @@ def make_plan(
         method=recipe.method,
         lora=lora,
         freeze=freeze,
-        token_budget=int(budget.value or 0),
+        token_budget=max(int(budget.value or 0), data.judged.longest if data.judged else 0),
         max_grad_norm=wish.max_grad_norm,
         weight_decay=wish.weight_decay,
         optim=wish.optim,
@@ -274,6 +282,7 @@ def make_plan(
         patience=3 if stop and data.holdout else None,
         stop_loss=0.05 if few and chosen_by_danlu and not wish.label_smoothing_factor else None,
         checkpoint_every=max(1, every),
+        preference=preference,
     )
     return Plan(
         objective=recipe.objective,
@@ -322,6 +331,10 @@ def _notices(data: DataFacts, longest: int, recipe: Recipe) -> list[Notice]:
     notices = []
     if data.texts is not None:
         notices += _text_notices(data.rows, data.texts, data.tokens.supervised, longest)
+    elif data.judged is not None:
+        if data.rows < preference_rules.FEW:
+            params: dict[str, str | int | float] = {"rows": data.rows, "enough": preference_rules.FEW}
+            notices.append(Notice(code="planning.notice_few_judged", params=params))
     elif data.rows < 90:
         notices.append(Notice(code="planning.notice_few_rows", params={"rows": data.rows}))
     if recipe.method == "qlora":
@@ -376,8 +389,10 @@ def require_built(recipe: Recipe) -> None:
         RecipeError: something does not exist yet.
     """
     _require_one_of(recipe)
+    require_preference(recipe)
     if recipe.objective == "semi":
-        raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft, pretrain")
+        built = ", ".join(("sft", "pretrain", *PREFERENCES))
+        raise RecipeError("planning.not_built", "objective", value=recipe.objective, built=built)
     if recipe.method == "qlora" and find_spec("bitsandbytes") is None:
         raise RecipeError("planning.needs_extra", "method", value="qlora", extra="gpu")
     if recipe.method == "qlora" and recipe.lora.init_lora_weights != "default":

@@ -38,6 +38,7 @@ from danlu.training.guarding import (
 from danlu.training.memory import peak_rss
 from danlu.training.objectives import Objective, TokenMean
 from danlu.training.optimizers import Optimizers
+from danlu.training.preferences import Figures, PreferenceObjective
 from danlu.training.schedule import learning_rate
 from danlu.training.settings import TrainSettings
 from danlu.training.trained import TrainedModel, adapter_off, base_of, finished_folder, save_finished, trainable
@@ -242,6 +243,7 @@ def _step(
     with memory_errors(where):  # half an update cannot be done again: the newest checkpoint is where to go on
         optimizer.step(rate)
     seconds = time.perf_counter() - start
+    said = _said(job.objective)
     tokens = sum(len(example.input_ids) for example in examples)
     state.step += 1
     state.loss_sum += loss
@@ -259,6 +261,8 @@ def _step(
         tokens=tokens,
         supervised_tokens=supervised,
         seconds=seconds,
+        preferred=said and said.preferred,
+        margin=said and said.margin,
     )
 
 
@@ -298,7 +302,8 @@ def _measure_before(losses: LossModel, job: Job, room: Room, state: LoopState, e
     start = time.perf_counter()
     if job.heldout and state.heldout_before is None:
         started = _heldout_loss(losses, job, room, 0)
-        emit(Eval(step=0, heldout_loss=started, best=False))
+        said = _said(job.objective)
+        emit(Eval(step=0, heldout_loss=started, best=False, preferred=said and said.preferred))
         state.heldout_before = started
         if job.continued:  # what the proof compares with is the base without the adapter that the run goes on from
             assert isinstance(losses.model, PeftModel)
@@ -307,6 +312,11 @@ def _measure_before(losses: LossModel, job: Job, room: Room, state: LoopState, e
     if job.ask and state.step == 0:
         emit(Sample(step=0, answers=_ask(losses, job.ask)))
     state.aside_seconds += time.perf_counter() - start
+
+
+def _said(objective: Objective) -> Figures | None:
+    """Return what a comparison of answers has said since it was last asked."""
+    return objective.figures() if isinstance(objective, PreferenceObjective) else None
 
 
 def _measure(
@@ -330,7 +340,8 @@ def _measure(
                     state.best_loss = loss
                     checkpoints.save_best(losses.model)
                 state.due = False
-                emit(Eval(step=state.step, heldout_loss=loss, best=best))
+                said = _said(job.objective)
+                emit(Eval(step=state.step, heldout_loss=loss, best=best, preferred=said and said.preferred))
             if job.ask:
                 emit(Sample(step=state.step, answers=_ask(losses, job.ask)))
     except Interrupted:

@@ -7,7 +7,7 @@ how good the model is. ``TokenMean`` is that of supervised training and of plain
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 import torch
 
@@ -22,10 +22,10 @@ Piece: TypeAlias = Sequence[Example] | MicroBatch
 class Objective(Protocol):
     """What is learned from the examples of a step."""
 
-    def pieces(self, losses: LossModel, examples: Sequence[Example], token_budget: int) -> list[tuple[int, Piece]]:
+    def pieces(self, losses: LossModel, examples: Sequence[Example], token_budget: int) -> list[tuple[int, Any]]:
         """Cut a step into pieces that fit the budget, each with its number of computed tokens."""
 
-    def loss(self, losses: LossModel, piece: Piece, examples: Sequence[Example]) -> torch.Tensor:
+    def loss(self, losses: LossModel, piece: Any, examples: Sequence[Example]) -> torch.Tensor:
         """Return what one piece adds to the loss of its step, scalar, with its graph.
 
         Args:

@@ -9,7 +9,8 @@ import torch
 from danlu.plugins import Plugin, find
 from danlu.training.objectives import Objective, TokenMean
 
-BUILT_IN: Final = frozenset({"sft", "pretrain"})
+BUILT_IN: Final = frozenset({"sft", "pretrain", "semi", "dpo", "kto", "orpo"})
+_TOKEN_MEAN: Final = frozenset({"sft", "pretrain"})
 _METHODS: Final = {"pieces": 3, "loss": 3, "heldout_loss": 3}
 
 
@@ -28,12 +29,14 @@ class OptimizerFactory(Protocol):
 
 
 def objective_named(name: str) -> Objective:
-    """Return the objective of a plan.
+    """Return the objective of a plan: the mean over tokens, or a plug-in's.
+
+    Those that compare answers need scores of the untouched model and are made where these are (``jobs.pipeline``).
 
     Raises:
         PluginError: it comes from a plug-in that is gone or broken; the message names the package.
     """
-    return TokenMean() if name in BUILT_IN else made_objective(find("danlu.objectives", name))
+    return TokenMean() if name in _TOKEN_MEAN else made_objective(find("danlu.objectives", name))
 
 
 def made_objective(plugin: Plugin) -> Objective:

@@ -6,6 +6,8 @@ from typing import Final, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from danlu.training.preference_settings import PreferenceSettings
+
 Scheduler = Literal["linear", "cosine", "constant", "warmup_stable_decay"]
 LoraInit = Literal["default", "pissa"]
 Method = Literal["lora", "qlora", "full", "freeze"]
@@ -79,6 +81,7 @@ class TrainSettings(BaseModel):
         checkpoint_every: steps between two checkpoints.
         new_token_ids: rows of the embedding, and of a head of its own, that learn beside an adapter; with ``freeze``
             both learn whole.
+        preference: how judged answers are learned; None where there are none.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -105,3 +108,4 @@ class TrainSettings(BaseModel):
     stop_loss: float | None = None
     checkpoint_every: int = 50
     new_token_ids: tuple[int, ...] = ()
+    preference: PreferenceSettings | None = None

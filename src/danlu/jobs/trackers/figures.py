@@ -11,18 +11,23 @@ def figures_of(event: Event) -> tuple[int, dict[str, float]] | None:
     """Return the step of an event and its figures by name; None for an event without any."""
     match event:
         case Step():
-            return event.step, {
+            figures = {
                 "train/loss": event.loss,
                 "train/learning_rate": event.learning_rate,
                 "train/grad_norm": event.grad_norm,
                 "train/epoch": event.epoch,
                 "train/tokens_per_second": event.tokens / max(event.seconds, 1e-9),
             }
+            judged = {"train/rewards/accuracies": event.preferred, "train/rewards/margins": event.margin}
+            return event.step, figures | {name: value for name, value in judged.items() if value is not None}
         case Eval():
-            return event.step, {"eval/loss": event.heldout_loss}
+            measured = {"eval/loss": event.heldout_loss}
+            return event.step, measured | (
+                {} if event.preferred is None else {"eval/rewards/accuracies": event.preferred}
+            )
         case Sample():
-            judged = [answer.passed for answer in event.answers if answer.passed is not None]
-            return (event.step, {"eval/probes_passed": sum(judged) / len(judged)}) if judged else None
+            asked = [answer.passed for answer in event.answers if answer.passed is not None]
+            return (event.step, {"eval/probes_passed": sum(asked) / len(asked)}) if asked else None
         case Finished():
             figures = {"final/train_loss": event.train_loss, "final/seconds": event.seconds}
             if event.heldout_loss is not None:
