@@ -16,12 +16,16 @@ class Example:
         learn: for each id whether the model is to produce it, length T; the first is never learned.
         row: index of the row it came from.
         lengths: lengths of the texts that were packed into it, which do not see each other; empty when it is one.
+        weight: how much each of its learned tokens counts beside those of other examples, above 0.
+        text: it is plain text and no answer; both have a mean of their own where both are learned in one step.
     """
 
     input_ids: tuple[int, ...]
     learn: tuple[bool, ...]
     row: int
     lengths: tuple[int, ...] = ()
+    weight: float = 1.0
+    text: bool = False
 
     @property
     def supervised(self) -> int:
@@ -40,7 +44,7 @@ class Example:
         start = max(head, min(first - head, len(self.input_ids) - (most - head)))
         chosen = [*range(head), *range(start, start + most - head)]
         ids, learn = (tuple(values[i] for i in chosen) for values in (self.input_ids, self.learn))
-        return Example(ids, learn, self.row)
+        return Example(ids, learn, self.row, weight=self.weight, text=self.text)
 
     @property
     def parts(self) -> tuple[Example, ...]:
@@ -48,7 +52,10 @@ class Example:
         if not self.lengths:
             return (self,)
         edges = pairwise(accumulate(self.lengths, initial=0))
-        return tuple(Example(self.input_ids[at:end], self.learn[at:end], self.row) for at, end in edges)
+        return tuple(
+            Example(self.input_ids[at:end], self.learn[at:end], self.row, weight=self.weight, text=self.text)
+            for at, end in edges
+        )
 
 
 def unpacked(examples: Iterable[Example]) -> list[Example]:

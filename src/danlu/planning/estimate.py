@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import psutil
 import torch
 
-from danlu.data.batches import step_members
+from danlu.data.batches import mixed_members
 from danlu.data.examples import Example
 from danlu.planning.plan import Prediction
 from danlu.training.forward import LossModel
@@ -35,7 +35,7 @@ def predict(
         settings: the decided settings.
     """
     losses = LossModel(model, share_prefix=settings.share_prefix)
-    members = step_members(len(examples), settings.batch_size, settings.seed, settings.steps)
+    members = mixed_members(examples, settings.batch_size, settings.texts_per_step, settings.seed, settings.steps)
     pieces = [losses.step_losses([examples[i] for i in step], settings.token_budget) for step in members]
     costs = [sum(tokens for tokens, _ in step) for step in pieces]
     tokens, largest = max((piece for step in pieces for piece in step), key=lambda piece: piece[0])
