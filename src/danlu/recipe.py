@@ -11,6 +11,8 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
+from danlu.recipe_semi import SemiSection
+
 Auto = Literal["auto"]
 Objective = Literal["sft", "pretrain", "semi"]
 Method = Literal["lora", "qlora", "full", "freeze"]
@@ -51,6 +53,17 @@ class DataSection(_Section):
         json_schema_extra=_zh(
             "留出用于衡量进展的样本比例（0 表示不留），或另外用来衡量的数据集或文件：此时 train 中的数据全部用于学习。"
             "太小：衡量全凭运气；太大：可学的就少了。"
+        ),
+    )
+    unlabelled: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        (),
+        description=(
+            "Names of data sets, or files, of plain texts that are read beside the answers (objective semi). Too much "
+            "of another kind than the questions, and the pupil's head is elsewhere; none, and it knows answers only."
+        ),
+        json_schema_extra=_zh(
+            "学习回答的同时阅读的纯文本数据集名称或文件（objective 为 semi）。与问题不相干的太多：心思不在题上；"
+            "没有：只会答过的题。"
         ),
     )
     max_samples: Annotated[int, Field(ge=1)] | None = Field(
@@ -377,6 +390,7 @@ class Recipe(_Section):
             "太多而样本太少：始终含糊不清；不加：逐片拼读，总是可行。"
         ),
     )
+    semi: SemiSection = SemiSection()
     lora: LoraSection = LoraSection()
     freeze: FreezeSection = FreezeSection()
     train: TrainSection = TrainSection()

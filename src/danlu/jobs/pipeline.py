@@ -39,6 +39,7 @@ from danlu.models.versions import ModelVersion, ProofSummary
 from danlu.settings import Home
 from danlu.training.adapter import changes_base, load_finished
 from danlu.training.loop import Ask, Job, fit
+from danlu.training.objectives import objective_of
 from danlu.training.trained import TrainedModel, adapter_off, load_trained
 
 _PROBES_WATCHED = 2
@@ -88,6 +89,7 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
                 prepared.base.name,
                 _asker(prepared),
                 continued=plan.continued_from is not None,
+                objective=objective_of(plan.settings),
             )
             try:
                 result = fit(prepared.model, job, plan.settings, emit, asked_to_stop, resume=resume)
@@ -99,7 +101,7 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
         run=run.name,
         status=result.status,
         steps=result.steps,
-        epochs=round(result.steps * plan.settings.batch_size / max(len(prepared.examples), 1), 3),
+        epochs=round(result.steps * plan.settings.batch_size / max(job.rows, 1), 3),
         train_loss=result.train_loss,
         heldout_loss_before=result.heldout_loss_before,
         heldout_loss=result.heldout_loss,

@@ -114,6 +114,7 @@ class Plan(BaseModel):
     notices: tuple[Notice, ...] = ()
     prediction: Prediction | None = None
     holdout_dataset: DatasetRef | None = None
+    unlabelled: tuple[DatasetRef, ...] = ()
     base_fingerprint: str | None = None
     continued_from: ContinuedFrom | None = None
     new_tokens: tuple[str, ...] = ()
@@ -356,8 +357,6 @@ def require_built(recipe: Recipe) -> None:
         RecipeError: something does not exist yet.
     """
     _require_one_of(recipe)
-    if recipe.objective not in {"sft", "pretrain"}:
-        raise RecipeError("planning.not_built", "objective", value=recipe.objective, built="sft, pretrain")
     if recipe.method == "qlora" and find_spec("bitsandbytes") is None:
         raise RecipeError("planning.needs_extra", "method", value="qlora", extra="gpu")
     if recipe.method == "qlora" and recipe.lora.init_lora_weights != "default":
