@@ -67,12 +67,13 @@ class ReadRecipe:
         values = self.recipe.model_dump()
         fields = {name: _get(values, name.split(".")) for name in _field_names(Recipe)}
         said = {item.field for item in self.translations}
-        # The section of a method that is not used decides nothing.
+        # The section of a method, or of an objective, that is not used decides nothing.
         idle = {"lora": ("freeze.",), "qlora": ("freeze.",), "full": ("freeze.", "lora."), "freeze": ("lora.",)}
+        unused = (*idle[self.recipe.method], *(() if self.recipe.objective == "semi" else ("semi.",)))
         return {
             name: value
             for name, value in fields.items()
-            if not name.startswith(idle[self.recipe.method])
+            if not name.startswith(unused)
             and (value == "auto" or (name in DIFFERENT and name not in said))
         }
 
