@@ -73,8 +73,7 @@ class ReadRecipe:
         return {
             name: value
             for name, value in fields.items()
-            if not name.startswith(unused)
-            and (value == "auto" or (name in DIFFERENT and name not in said))
+            if not name.startswith(unused) and (value == "auto" or (name in DIFFERENT and name not in said))
         }
 
 
