@@ -13,6 +13,7 @@ from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Fie
 
 from danlu.plugins import is_objective, is_optimizer
 from danlu.recipe_preference import PreferenceSection
+from danlu.recipe_semi import SemiSection
 
 Auto = Literal["auto"]
 Objective = Literal["sft", "pretrain", "semi", "dpo", "kto", "orpo"]
@@ -59,6 +60,17 @@ class DataSection(_Section):
         json_schema_extra=_zh(
             "考题：留出用于衡量进展的样本比例（0 表示不留），或另外用来衡量的数据集或文件：此时 train 中的数据全部用于"
             "学习。太多：没剩多少可学；太少：成绩靠运气。"
+        ),
+    )
+    unlabelled: Annotated[tuple[str, ...], BeforeValidator(_as_list)] = Field(
+        (),
+        description=(
+            "Names of data sets, or files, of plain texts that are read beside the answers (objective semi). Too much "
+            "of another kind than the questions, and the pupil's head is elsewhere; none, and it knows answers only."
+        ),
+        json_schema_extra=_zh(
+            "学习回答的同时阅读的纯文本数据集名称或文件（objective 为 semi）。与问题不相干的太多：心思不在题上；"
+            "没有：只会答过的题。"
         ),
     )
     max_samples: Annotated[int, Field(ge=1)] | None = Field(
@@ -485,6 +497,7 @@ class Recipe(_Section):
             "太多而样本太少：始终含糊不清；不加：逐片拼读，总是可行。"
         ),
     )
+    semi: SemiSection = SemiSection()
     lora: LoraSection = LoraSection()
     freeze: FreezeSection = FreezeSection()
     train: TrainSection = TrainSection()

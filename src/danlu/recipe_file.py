@@ -68,15 +68,15 @@ class ReadRecipe:
         values = self.recipe.model_dump()
         fields = {name: _get(values, name.split(".")) for name in _field_names(Recipe)}
         said = {item.field for item in self.translations}
-        # The section of a method that is not used decides nothing.
+        # The section of a method, or of an objective, that is not used decides nothing.
         idle = {"lora": ("freeze.",), "qlora": ("freeze.",), "full": ("freeze.", "lora."), "freeze": ("lora.",)}
         weights = ("preference.desirable_weight", "preference.undesirable_weight")
         compared = {"dpo": weights, "orpo": weights, "kto": ()}.get(self.recipe.objective, ("preference.",))
+        unused = (*idle[self.recipe.method], *compared, *(() if self.recipe.objective == "semi" else ("semi.",)))
         return {
             name: value
             for name, value in fields.items()
-            if not name.startswith((*idle[self.recipe.method], *compared))
-            and (value == "auto" or (name in DIFFERENT and name not in said))
+            if not name.startswith(unused) and (value == "auto" or (name in DIFFERENT and name not in said))
         }
 
 

@@ -162,7 +162,6 @@ def test_every_decision_can_be_said_in_both_languages():
 @pytest.mark.parametrize(
     ("word", "where", "value"),
     [
-        ("objective=semi", "objective", "semi"),
         ("resources.devices=2", "resources.devices", "2"),
     ],
 )

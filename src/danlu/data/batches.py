@@ -28,6 +28,7 @@ class MicroBatch:
         targets: the learned tokens, int64, shape [S].
         owners: which of the packed examples, in the order given to ``pack``, each belongs to, int64, shape [S].
         tokens: real tokens of the examples, counted as if nothing were shared.
+        examples: the packed examples, in the order that ``owners`` counts in.
     """
 
     input_ids: torch.Tensor
@@ -36,6 +37,7 @@ class MicroBatch:
     targets: torch.Tensor
     owners: torch.Tensor
     tokens: int
+    examples: tuple[Example, ...]
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> list[int]:
@@ -66,6 +68,33 @@ def step_members(count: int, batch_size: int, seed: int, steps: int) -> list[lis
         members.append(queue[:batch_size])
         queue = queue[batch_size:]
     return members
+
+
+def mixed_members(
+    examples: Sequence[Example], batch_size: int, texts_per_step: int, seed: int, steps: int
+) -> list[list[int]]:
+    """Return the same where plain texts are learned beside answers: so many of each in every step.
+
+    Answers and texts are gone through each in an order and a pace of their own, so that neither kind is missing in a
+    step, however many there are.
+
+    Args:
+        examples: answers and texts.
+        batch_size: answers of one step; all examples where no texts are learned beside.
+        texts_per_step: texts of one step; 0 takes the examples as they come.
+        seed: seed of both orders.
+        steps: number of steps.
+    """
+    if not texts_per_step:
+        return step_members(len(examples), batch_size, seed, steps)
+    answers = [index for index, example in enumerate(examples) if not example.text]
+    texts = [index for index, example in enumerate(examples) if example.text]
+    pairs = zip(
+        step_members(len(answers), batch_size, seed, steps),
+        step_members(len(texts), texts_per_step, seed, steps),
+        strict=True,
+    )
+    return [[*(answers[i] for i in some), *(texts[i] for i in others)] for some, others in pairs]
 
 
 def micro_batches(examples: Sequence[Example], token_budget: int, *, share_prefix: bool = True) -> list[MicroBatch]:
@@ -149,4 +178,5 @@ def _lay(examples: Sequence[Example], tree: PrefixTree) -> MicroBatch:
         targets=torch.tensor(targets, dtype=torch.int64),
         owners=torch.tensor(owners, dtype=torch.int64),
         tokens=sum(len(example.input_ids) for example in examples),
+        examples=tuple(examples),
     )

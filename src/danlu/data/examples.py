@@ -17,6 +17,8 @@ class Example:
         row: index of the row it came from.
         lengths: lengths of the texts that were packed into it, which do not see each other; empty when it is one.
         wanted: whether its answer is one to come to or one to leave; only labelled answers are ever unwanted.
+        weight: how much each of its learned tokens counts beside those of other examples, above 0.
+        text: it is plain text and no answer; both have a mean of their own where both are learned in one step.
     """
 
     input_ids: tuple[int, ...]
@@ -24,6 +26,8 @@ class Example:
     row: int
     lengths: tuple[int, ...] = ()
     wanted: bool = True
+    weight: float = 1.0
+    text: bool = False
 
     @property
     def supervised(self) -> int:
@@ -42,7 +46,7 @@ class Example:
         start = max(head, min(first - head, len(self.input_ids) - (most - head)))
         chosen = [*range(head), *range(start, start + most - head)]
         ids, learn = (tuple(values[i] for i in chosen) for values in (self.input_ids, self.learn))
-        return Example(ids, learn, self.row)
+        return Example(ids, learn, self.row, weight=self.weight, text=self.text)
 
     @property
     def parts(self) -> tuple[Example, ...]:
@@ -50,7 +54,10 @@ class Example:
         if not self.lengths:
             return (self,)
         edges = pairwise(accumulate(self.lengths, initial=0))
-        return tuple(Example(self.input_ids[at:end], self.learn[at:end], self.row) for at, end in edges)
+        return tuple(
+            Example(self.input_ids[at:end], self.learn[at:end], self.row, weight=self.weight, text=self.text)
+            for at, end in edges
+        )
 
 
 def unpacked(examples: Iterable[Example]) -> list[Example]:

@@ -115,7 +115,7 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
         run=run.name,
         status=result.status,
         steps=result.steps,
-        epochs=round(result.steps * plan.settings.batch_size / max(len(prepared.examples), 1), 3),
+        epochs=round(result.steps * plan.settings.batch_size / max(job.rows, 1), 3),
         train_loss=result.train_loss,
         heldout_loss_before=result.heldout_loss_before,
         heldout_loss=result.heldout_loss,
@@ -305,7 +305,7 @@ def _objective(prepared: Prepared, tell: Tell) -> Objective:
     """Return what is learned; of judged answers with the scores of the model as it is before the first step."""
     settings, preference = prepared.plan.settings, prepared.plan.settings.preference
     if preference is None:
-        return objective_named(prepared.plan.objective)
+        return objective_named(prepared.plan.objective, settings)
     examples = [*prepared.examples, *prepared.heldout]
     if not preference.referenced:
         return PreferenceObjective(preference, Reference.unmeasured(examples))

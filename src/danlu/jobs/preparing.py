@@ -38,6 +38,7 @@ from danlu.jobs.messages import (
     Tell,
     pull_teller,
 )
+from danlu.jobs.mixing import register_unlabelled, with_texts
 from danlu.jobs.runs import RunFolder, Runs
 from danlu.jobs.trackers.tracking import require_trackers
 from danlu.models.chat_format import ChatFormat
@@ -51,13 +52,14 @@ from danlu.planning.estimate import predict
 from danlu.planning.plan import Notice, Plan, make_plan, require_built, with_probed_rate
 from danlu.planning.probe import probe_rate
 from danlu.planning.rules import disk_needed
+from danlu.planning.semi_rules import decide_semi, require_semi
 from danlu.planning.sharing import decide_sharing
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
 from danlu.training.guarding import memory_errors
 from danlu.training.memory import keep_freed_memory
 from danlu.training.objectives import Objective
-from danlu.training.plugged import objective_named
+from danlu.training.plugged import objective_named, require_objective
 from danlu.training.preferences import PreferenceObjective, Reference
 from danlu.training.trained import TrainedModel, attach
 
@@ -109,8 +111,9 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         DanluError: whatever cannot be used, with its place and remedy.
     """
     require_built(recipe)
+    require_semi(recipe)
     require_trackers(recipe)
-    objective_named(recipe.objective)  # a broken plug-in is known before anything is fetched
+    require_objective(recipe.objective)
     recipe = with_absolute_paths(recipe)
     set_up_process()
     home.make()
@@ -123,6 +126,9 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         aside = library.register(named) if isinstance(named, str) and named != "auto" else None
         for manifest in (*manifests, *([] if aside is None else [aside])):
             require_kind(manifest.name, manifest.kind, recipe.objective)
+            tell(Note(text=_about(manifest)))
+        unlabelled = register_unlabelled(library, recipe.data.unlabelled)
+        for manifest in unlabelled:
             tell(Note(text=_about(manifest)))
     with stage(tell, "model", "jobs.stage_model", name=recipe.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
@@ -137,10 +143,14 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
                 write_tokenizer(base.path, recipe.new_tokens, run.path / "tokenizer")
             decided = decide_material(recipe, base, machine, library, datasets, measured, run.tokenizer)
             plan = _decide(recipe, base, machine, datasets, decided, measured, start, run)
+            plan = plan.model_copy(update={"unlabelled": tuple(_ref(item) for item in unlabelled)})
+            material = with_texts(decided.material, plan, recipe, library)
+            if plan.unlabelled:
+                plan = decide_semi(plan, recipe, material.examples)
             require_free(home.runs, disk_needed(plan.settings, base.architecture))
             if start is not None:
                 keep_start(start, run)
-            prepared = _assemble(home, run, recipe, plan, base, decided.material)
+            prepared = _assemble(home, run, recipe, plan, base, material)
             if predict_cost:
                 with memory_errors(t("jobs.at_plan")):
                     prediction = predict(
@@ -216,6 +226,7 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
     with stage(tell, "model", "jobs.stage_model", name=plan.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
         material = planned_material(plan, recipe, base, library, data, run.tokenizer)
+        material = with_texts(material, plan, recipe, library)
         if data is not None and probes is None:
             recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": None})})
         prepared = _assemble(home, run, recipe, plan, base, material)
@@ -228,7 +239,7 @@ def _unmeasured(prepared: Prepared) -> Objective:
     plan = prepared.plan
     preference = plan.settings.preference
     if preference is None:
-        return objective_named(plan.objective)
+        return objective_named(plan.objective, plan.settings)
     return PreferenceObjective(preference, Reference.unmeasured(prepared.examples))
 
 

@@ -10,7 +10,7 @@ from typing import Final
 import psutil
 import torch
 
-from danlu.data.batches import step_members
+from danlu.data.batches import mixed_members
 from danlu.data.examples import Example
 from danlu.planning.plan import Prediction
 from danlu.training.forward import LossModel
@@ -76,7 +76,7 @@ def predict(
     """
     objective = objective or TokenMean()
     losses = LossModel(model, share_prefix=settings.share_prefix)
-    members = step_members(len(examples), settings.batch_size, settings.seed, settings.steps)
+    members = mixed_members(examples, settings.batch_size, settings.texts_per_step, settings.seed, settings.steps)
     cutting = [[examples[i] for i in step] for step in members]
     pieces = [
         _Planned(tokens, piece, step)

@@ -20,7 +20,7 @@ from danlu.models.library import ModelFolder
 from danlu.models.versions import ContinuedFrom, DatasetRef, Thinking
 from danlu.planning import preference_rules, rules, text_rules
 from danlu.planning.facts import DataFacts, TextFacts
-from danlu.planning.preferences import PREFERENCES, decide_preference, preference_objective, require_preference
+from danlu.planning.preferences import decide_preference, preference_objective, require_preference
 from danlu.planning.probe_table import RateProbe
 from danlu.planning.rules import Choice
 from danlu.recipe import Recipe
@@ -116,6 +116,7 @@ class Plan(BaseModel):
     notices: tuple[Notice, ...] = ()
     prediction: Prediction | None = None
     holdout_dataset: DatasetRef | None = None
+    unlabelled: tuple[DatasetRef, ...] = ()
     base_fingerprint: str | None = None
     continued_from: ContinuedFrom | None = None
     new_tokens: tuple[str, ...] = ()
@@ -390,9 +391,6 @@ def require_built(recipe: Recipe) -> None:
     """
     _require_one_of(recipe)
     require_preference(recipe)
-    if recipe.objective == "semi":
-        built = ", ".join(("sft", "pretrain", *PREFERENCES))
-        raise RecipeError("planning.not_built", "objective", value=recipe.objective, built=built)
     if recipe.method == "qlora" and find_spec("bitsandbytes") is None:
         raise RecipeError("planning.needs_extra", "method", value="qlora", extra="gpu")
     if recipe.method == "qlora" and recipe.lora.init_lora_weights != "default":

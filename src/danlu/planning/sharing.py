@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Final
 
-from danlu.data.batches import computed_tokens, step_members
+from danlu.data.batches import computed_tokens, mixed_members
 from danlu.data.examples import Example
 from danlu.planning.plan import Decision, Plan
 from danlu.recipe import Recipe
@@ -46,7 +46,8 @@ def decide_sharing(plan: Plan, recipe: Recipe, examples: Sequence[Example]) -> P
 
 def sharing_factor(examples: Sequence[Example], settings: TrainSettings) -> float:
     """Return how many times fewer tokens the run computes when beginnings are shared."""
-    steps = step_members(len(examples), settings.batch_size, settings.seed, min(settings.steps, _STEPS_LOOKED_AT))
+    few = min(settings.steps, _STEPS_LOOKED_AT)
+    steps = mixed_members(examples, settings.batch_size, settings.texts_per_step, settings.seed, few)
     members = [[examples[index] for index in step] for step in steps]
     shared, plain = (computed_tokens(members, settings.token_budget, share_prefix=share) for share in (True, False))
     return plain / shared

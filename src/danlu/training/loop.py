@@ -18,7 +18,7 @@ import psutil
 import torch
 from peft import PeftModel
 
-from danlu.data.batches import step_members
+from danlu.data.batches import mixed_members
 from danlu.data.examples import Example
 from danlu.errors import TrainingError
 from danlu.events import Checkpoint, Emit, Eval, Finished, Sample, SampleAnswer, Started, Step, Stopped, Warned
@@ -101,6 +101,11 @@ class Job:
     objective: Objective = field(default_factory=TokenMean)
     continued: bool = False
 
+    @property
+    def rows(self) -> int:
+        """Examples of a pass: the answers where texts are learned beside them, else all."""
+        return sum(not example.text for example in self.examples) or len(self.examples)
+
 
 def fit(
     model: TrainedModel,
@@ -154,8 +159,8 @@ def fit(
         emit(Stopped(step=state.step))  # nothing is lost: this is measured again, with the same result
         return _result("stopped", state)
 
-    members = step_members(len(job.examples), settings.batch_size, settings.seed, settings.steps)
-    per_epoch = _steps_of_a_pass(len(job.examples), settings)
+    members = mixed_members(job.examples, settings.batch_size, settings.texts_per_step, settings.seed, settings.steps)
+    per_epoch = _steps_of_a_pass(job.rows, settings)
     wild = 0
     gc.collect()
     gc.disable()
@@ -231,7 +236,6 @@ def _step(
     if supervised == 0:
         raise TrainingError("training.step_without_target", step=state.step + 1)
     rate = learning_rate(state.step, settings)
-    rows = len(job.examples)
     where = t("training.at_step", step=state.step + 1)
     # Dropout of a resumed run equals that of an uninterrupted one.
     while (loss := _backward(losses, job.objective, examples, room.tokens, settings.seed + state.step)) is None:
@@ -251,10 +255,10 @@ def _step(
     state.examples += len(examples)
     state.seconds += seconds
     state.first_loss = loss if state.first_loss is None else state.first_loss
-    state.epoch_losses = [*state.epoch_losses, loss][-_steps_of_a_pass(rows, settings) :]
+    state.epoch_losses = [*state.epoch_losses, loss][-_steps_of_a_pass(job.rows, settings) :]
     return Step(
         step=state.step,
-        epoch=round(state.examples / rows, 3),
+        epoch=round(state.step * settings.batch_size / job.rows, 3),
         loss=loss,
         learning_rate=rate,
         grad_norm=norm,

@@ -7,10 +7,11 @@ from typing import Any, Final, Protocol, cast
 import torch
 
 from danlu.plugins import Plugin, find
-from danlu.training.objectives import Objective, TokenMean
+from danlu.training.objectives import Objective, objective_of
+from danlu.training.settings import TrainSettings
 
-BUILT_IN: Final = frozenset({"sft", "pretrain", "semi", "dpo", "kto", "orpo"})
-_TOKEN_MEAN: Final = frozenset({"sft", "pretrain"})
+_MEANS: Final = frozenset({"sft", "pretrain", "semi"})
+_OWN: Final = _MEANS | {"dpo", "kto", "orpo"}
 _METHODS: Final = {"pieces": 3, "loss": 3, "heldout_loss": 3}
 
 
@@ -28,15 +29,25 @@ class OptimizerFactory(Protocol):
         """
 
 
-def objective_named(name: str) -> Objective:
-    """Return the objective of a plan: the mean over tokens, or a plug-in's.
+def objective_named(name: str, settings: TrainSettings) -> Objective:
+    """Return the objective of a plan: a mean over tokens, or a plug-in's.
 
     Those that compare answers need scores of the untouched model and are made where these are (``jobs.pipeline``).
 
     Raises:
         PluginError: it comes from a plug-in that is gone or broken; the message names the package.
     """
-    return TokenMean() if name in _TOKEN_MEAN else made_objective(find("danlu.objectives", name))
+    return objective_of(settings) if name in _MEANS else made_objective(find("danlu.objectives", name))
+
+
+def require_objective(name: str) -> None:
+    """Import the objective of a recipe, if a plug-in brings it, before anything is fetched.
+
+    Raises:
+        PluginError: it is gone or broken; the message names the package.
+    """
+    if name not in _OWN:
+        made_objective(find("danlu.objectives", name))
 
 
 def made_objective(plugin: Plugin) -> Objective:

@@ -67,7 +67,9 @@ class TrainSettings(BaseModel):
         method: what is trained.
         learning_rate: peak learning rate.
         steps: optimizer steps.
-        batch_size: examples of an optimizer step.
+        batch_size: examples of an optimizer step; where texts are learned beside answers, its answers.
+        texts_per_step: packed texts of an optimizer step beside its answers; 0 for none.
+        text_weight: what the mean over a step's texts counts beside the mean over its answers.
         token_budget: most packed tokens of a micro-batch; bounds memory, changes no result.
         share_prefix: compute the common beginning of a micro-batch's examples once.
         optim: which optimizer: one of ``optimizers``, or the name of a plug-in.
@@ -109,3 +111,5 @@ class TrainSettings(BaseModel):
     checkpoint_every: int = 50
     new_token_ids: tuple[int, ...] = ()
     preference: PreferenceSettings | None = None
+    texts_per_step: int = 0
+    text_weight: float = 1.0
