@@ -16,7 +16,8 @@ from danlu.hardware import Machine
 from danlu.models.architecture import Architecture
 from danlu.models.library import ModelFolder
 from danlu.planning.facts import DataFacts
-from danlu.recipe import LoraSection, Method
+from danlu.recipe import Method
+from danlu.recipe_lora import LoraSection
 from danlu.training.settings import ADAPTER_METHODS, TrainSettings
 
 FEW: Final = 20
