@@ -12,7 +12,7 @@ from typing import Final
 
 from danlu.i18n import Language, t, use_language
 from danlu.llamafactory import KEYS, Becomes, NotBuilt, NotNeeded
-from danlu.llamafactory.translate import show
+from danlu.llamafactory.translation import show
 
 PAGES: Final[dict[Language, Path]] = {
     "en": Path(__file__).parent.parent / "docs" / "from-llamafactory.md",

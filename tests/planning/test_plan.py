@@ -15,7 +15,8 @@ from danlu.files import format_bytes
 from danlu.models.versions import DatasetRef
 from danlu.planning import rules
 from danlu.planning.estimate import predict
-from danlu.planning.plan import Plan, Prediction, decide_holdout, make_plan, require_built
+from danlu.planning.plan import Plan, Prediction, decide_holdout, make_plan
+from danlu.planning.requirements import require_built
 from danlu.recipe_file import load_recipe
 from danlu.training.adapter import attach_lora
 from danlu.training.trained import trainable

@@ -16,7 +16,7 @@ from danlu.errors import RecipeError, TrainingError
 from danlu.events import Step, Warned
 from danlu.export.merge import write_merged
 from danlu.models.load import load_model
-from danlu.planning.plan import require_built
+from danlu.planning.requirements import require_built
 from danlu.recipe import Recipe
 from danlu.training.adapter import attach_lora, changes_base, load_finished, save_tensors
 from danlu.training.forward import LossModel

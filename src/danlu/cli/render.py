@@ -28,7 +28,7 @@ from danlu.jobs.messages import (
     Told,
     Trained,
 )
-from danlu.llamafactory.translate import show
+from danlu.llamafactory.translation import show
 from danlu.planning.plan import Decision, Plan
 from danlu.recipe_file import ReadRecipe
 

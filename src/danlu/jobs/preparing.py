@@ -49,8 +49,9 @@ from danlu.models.load import load_model
 from danlu.models.new_tokens import begin_as_means, pieces_of, write_tokenizer
 from danlu.models.versions import DatasetRef
 from danlu.planning.estimate import predict
-from danlu.planning.plan import Notice, Plan, make_plan, require_built, with_probed_rate
+from danlu.planning.plan import Notice, Plan, make_plan, with_probed_rate
 from danlu.planning.probe import probe_rate
+from danlu.planning.requirements import require_built
 from danlu.planning.rules import disk_needed
 from danlu.planning.semi_rules import decide_semi, require_semi
 from danlu.planning.sharing import decide_sharing

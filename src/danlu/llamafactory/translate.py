@@ -12,12 +12,11 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
-
 from danlu.errors import RecipeError
-from danlu.i18n import Language, t
+from danlu.i18n import t
 from danlu.llamafactory.dataset_info import RowKind, file_of, read_dataset_info
 from danlu.llamafactory.keys import KEYS, MARKS, SECRET, Becomes, Kind, NotBuilt, NotNeeded
+from danlu.llamafactory.translation import Translated, Translation, show
 
 # What LLaMA-Factory (transformers) takes for one of two factors when only the other is given.
 _PER_DEVICE: Final = 8
@@ -42,48 +41,6 @@ _KINDS: Final[Mapping[Kind, tuple[str, tuple[type, ...]]]] = {
     "texts": ("recipe.kind_list", (str, list)),
 }
 _PAIR: Final = "per_device_train_batch_size × gradient_accumulation_steps"
-
-
-class Translation(BaseModel):
-    """How one key was read.
-
-    Attributes:
-        key: LLaMA-Factory's key.
-        value: its value in the file; a secret is replaced by dots.
-        field: dotted name of the recipe's field, or None when it has none.
-        became: the value that the field took.
-        reason: catalogue key of what is different, or of why there is no field.
-        params: values of the reason's placeholders.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    key: str
-    value: Any
-    field: str | None = None
-    became: Any = None
-    reason: str | None = None
-    params: dict[str, str | int | float] = {}
-
-    def because(self, lang: Language | None = None) -> str:
-        """Return the reason as a sentence; empty when there is nothing to say."""
-        return t(self.reason, lang, **self.params) if self.reason else ""
-
-
-class Translated(BaseModel):
-    """A file of LLaMA-Factory's as values of the recipe.
-
-    Attributes:
-        values: value of each field by its dotted name.
-        names: LLaMA-Factory's key that a field came from, by the field's dotted name; for messages.
-        translations: how each key was read, in the order of the file.
-    """
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    values: dict[str, Any]
-    names: dict[str, str]
-    translations: tuple[Translation, ...]
 
 
 def is_llamafactory(values: Mapping[Any, object]) -> bool:
@@ -435,17 +392,6 @@ class _Reader:
 
     def _refuse_value(self, key: str, value: Any, reason: str) -> None:
         raise RecipeError("recipe.bad_value", self.where, field=key, value=value, reason=reason)
-
-
-def show(value: object) -> str:
-    """Return a value as it is written in YAML."""
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(show(item) for item in value)}]"
-    if isinstance(value, float):
-        return f"{value:g}"
-    return str(value)
 
 
 def _texts(value: Any) -> list[Any]:

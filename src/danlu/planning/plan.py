@@ -5,7 +5,6 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 from dataclasses import replace
-from importlib.util import find_spec
 from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
@@ -20,8 +19,9 @@ from danlu.models.library import ModelFolder
 from danlu.models.versions import ContinuedFrom, DatasetRef, Thinking
 from danlu.planning import preference_rules, rules, text_rules
 from danlu.planning.facts import DataFacts, TextFacts
-from danlu.planning.preferences import decide_preference, preference_objective, require_preference
+from danlu.planning.preferences import decide_preference, preference_objective
 from danlu.planning.probe_table import RateProbe
+from danlu.planning.requirements import require_built
 from danlu.planning.rules import Choice
 from danlu.recipe import Recipe
 from danlu.training.settings import ADAPTER_METHODS, FreezeSettings, LoraSettings, TrainSettings
@@ -369,37 +369,3 @@ def _text_notices(documents: int, texts: TextFacts, tokens: int, longest: int) -
     if tokens < text_rules.FEW_TOKENS:
         notices.append(Notice(code="planning.notice_few_tokens", params={"tokens": tokens}))
     return notices
-
-
-def _require_one_of(recipe: Recipe) -> None:
-    """Refuse two answers to one question."""
-    wish = recipe.train
-    pairs: tuple[tuple[str, object, str, object], ...] = (
-        ("max_steps", wish.max_steps, "num_train_epochs", wish.num_train_epochs),
-        ("warmup_steps", wish.warmup_steps, "warmup_ratio", wish.warmup_ratio),
-    )
-    for one, value, other, beside in pairs:
-        if value is not None and beside != "auto":
-            raise RecipeError("planning.two_answers", f"train.{one}", one=f"train.{one}", other=f"train.{other}")
-
-
-def require_built(recipe: Recipe) -> None:
-    """Check that everything a recipe asks for exists in this version; costs nothing, so it can be asked first.
-
-    Raises:
-        RecipeError: something does not exist yet.
-    """
-    _require_one_of(recipe)
-    require_preference(recipe)
-    if recipe.method == "qlora" and find_spec("bitsandbytes") is None:
-        raise RecipeError("planning.needs_extra", "method", value="qlora", extra="gpu")
-    if recipe.method == "qlora" and recipe.lora.init_lora_weights != "default":
-        raise RecipeError("planning.qlora_with_init", "lora.init_lora_weights")
-    if recipe.method in {"full", "freeze"} and recipe.train.dtype == "bfloat16":
-        raise RecipeError("planning.weights_need_fp32", "train.dtype", value=recipe.method)
-    if recipe.lora.use_dora and recipe.lora.init_lora_weights != "default":
-        raise RecipeError("planning.dora_with_init", "lora.init_lora_weights")
-    if recipe.train.optim == "adamw_8bit" and find_spec("bitsandbytes") is None:
-        raise RecipeError("planning.needs_extra", "train.optim", value="adamw_8bit", extra="gpu")
-    if recipe.resources.devices not in {"auto", 1}:
-        raise RecipeError("planning.not_built", "resources.devices", value=recipe.resources.devices, built="1")
