@@ -99,6 +99,14 @@ def test_two_answers_to_one_question_are_refused(words, named):
     assert (caught.value.key, caught.value.where) == ("planning.two_answers", named)
 
 
+@pytest.mark.parametrize("objective", ["dpo", "kto"])
+def test_rates_are_not_tried_where_scores_of_the_untouched_model_are_needed(objective):
+    with pytest.raises(RecipeError) as caught:
+        require_built(recipe(f"objective={objective}", "train.learning_rate=probe"))
+    assert caught.value.key == "planning.probe_judged"
+    assert "train.learning_rate=auto" in caught.value.message("en")
+
+
 def test_what_has_no_auto_is_carried_over():
     words = ["train.max_grad_norm=0.3", "train.weight_decay=0", "train.seed=7", "system=Hi"]
     made = plan(*words, "lora.target_modules=[q_proj]")

@@ -166,7 +166,9 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
             if recipe.train.learning_rate == "probe":
                 tell(Note(text=t("jobs.note_probe")))
                 with memory_errors("train.learning_rate"):
-                    probe = probe_rate(prepared.model, prepared.examples, prepared.heldout, plan.settings)
+                    probe = probe_rate(
+                        prepared.model, prepared.examples, prepared.heldout, plan.settings, _unmeasured(prepared)
+                    )
                 plan = with_probed_rate(plan, probe)
             run.write(recipe, plan)
     tell(PlanMade(run=prepared.run.name, plan=plan))

@@ -24,10 +24,11 @@ from danlu.training.trained import TrainedModel, base_of, trainable
 _OVERHEAD: Final = 1.02
 # So many trained values are updated to time the optimizer; the time of the others is in proportion.
 _OPTIMIZED: Final = 4_000_000
-# A checkpoint is three values a trained weight, written and synchronised (a plain disk; fast ones take a third).
+# A checkpoint is three values a trained weight, written and synchronised (assumed: a plain disk).
 _BYTES_A_SECOND: Final = 300e6
 _TIMED: Final = 2
-# Generating one token costs more than the pass through the model: the loop of transformers around it (measured).
+# Generating a token costs more than a pass over one: two questions are answered at once, and transformers' loop comes
+# on top (1.0 times with one question, 1.1 to 1.5 with two; SmolLM2-135M on two cores).
 _GENERATING: Final = 1.3
 
 

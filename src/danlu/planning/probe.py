@@ -13,7 +13,7 @@ from typing import Final
 
 import torch
 
-from danlu.data.batches import step_members
+from danlu.data.batches import mixed_members
 from danlu.data.examples import Example
 from danlu.planning.probe_table import RateProbe, Trial
 from danlu.training.forward import LossModel
@@ -64,7 +64,8 @@ def probe_rate(
         smoothing=settings.label_smoothing_factor,
         noise=settings.neftune_noise_alpha,
     )
-    members = step_members(len(examples), settings.batch_size, settings.seed, min(_STEPS, settings.steps))
+    few = min(_STEPS, settings.steps)
+    members = mixed_members(examples, settings.batch_size, settings.texts_per_step, settings.seed, few)
     steps = [rows for rows in ([examples[i] for i in step] for step in members) if any(row.supervised for row in rows)]
     seen = list(dict.fromkeys(index for step in members for index in step))
     judged = [row for row in (heldout or [examples[index] for index in seen]) if row.supervised][:_JUDGED]

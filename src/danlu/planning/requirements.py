@@ -17,6 +17,8 @@ def require_built(recipe: Recipe) -> None:
     """
     _require_one_of(recipe)
     require_preference(recipe)
+    if recipe.train.learning_rate == "probe" and recipe.objective in {"dpo", "kto"}:
+        raise RecipeError("planning.probe_judged", "train.learning_rate", objective=recipe.objective)
     if recipe.method == "qlora" and find_spec("bitsandbytes") is None:
         raise RecipeError("planning.needs_extra", "method", value="qlora", extra="gpu")
     if recipe.method == "qlora" and recipe.lora.init_lora_weights != "default":
