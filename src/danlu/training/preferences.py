@@ -328,7 +328,7 @@ def _pieces(
 def _scores(losses: LossModel, batch: Batch) -> torch.Tensor:
     """Return the score of each text of a batch, with its graph, float32."""
     values, owners = losses.token_losses(batch)
-    count = len(batch.layout.lengths) if isinstance(batch, MicroBatch) else len(batch)
+    count = len(batch.examples if isinstance(batch, MicroBatch) else batch)
     return values.new_zeros(count).index_add(0, owners, -values)
 
 
