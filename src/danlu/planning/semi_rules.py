@@ -29,11 +29,13 @@ TEMPERATURE: Final = 0.7
 
 LEAST_AGREEMENT: Final = 0.6
 """Mean similarity of the samples (``evaluation.agreement``) from which the kept answer is accepted. Own rule: answers
-that say the same in other words lie above it, answers that share no more than the question's words below."""
+that say the same lie above it, answers that share no more than the question's words below. Measured on ten questions to
+a model of 135M that had learned 106 rows: 1.0 where it knew the answer, 0.20 to 0.49 where it made one up."""
 
 LEAST_CONFIDENCE: Final = 0.5
 """Mean probability of a token of the kept answer (geometric) from which it is accepted. Own rule: below it the model
-holds each token for less likely than all others together."""
+holds each token for less likely than all others together. A second look, not the first: in the same measurement a wrong
+answer had 0.98."""
 
 _ROOM: Final = 2
 _MOST_ANSWER: Final = 512
