@@ -159,6 +159,9 @@ def test_what_does_not_go_together_is_refused_with_a_remedy(first, tmp_path):
         preparing.prepare(home, recipe(model, rows, f"data.holdout={reviewed}"), quiet)
     with pytest.raises(DataError, match="must be answers of people"):
         preparing.reopen(home, run, quiet, data=str(reviewed))
+    refused = [{"instruction": "Who?", "output": "", "weight": 0, "accepted": False}]
+    with pytest.raises(DataError, match="None of the 1 answers here"):
+        preparing.prepare(home, recipe(model, write_json_lines(tmp_path / "none.jsonl", refused)), quiet)
     with pytest.raises(DataError, match="does not hold questions alone"):
         labelled(first, tmp_path / "out.jsonl", questions=str(rows))
     long = write_json_lines(tmp_path / "long.jsonl", [{"question": "tea " * 800}])

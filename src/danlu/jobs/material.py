@@ -132,6 +132,9 @@ def decide_material(
         judged = split_preferences(preferences, float(holdout.value or 0), seed)
         return Decided(_of_preferences(chat_format, judged, recipe.objective, datasets[0].name), holdout, notices)
     conversations = _conversations(library, datasets, recipe)
+    left_out = sum(len(library.open_version(ref.name, ref.version).left_out) for ref in datasets)
+    if left_out and not conversations:
+        raise DataError("data.none_accepted", datasets[0].name, rows=left_out)
     require_unsmoothed(recipe, conversations)
     holdout = decide_holdout(recipe, len(human(conversations)))
     chat_format, notices = decide_thinking(chat_format, conversations)
@@ -141,7 +144,6 @@ def decide_material(
         require_measurable(library.open_version(aside.name, aside.version))
         split = Split(tuple(conversations), tuple(_conversations(library, [aside], recipe)))
         notices = (*notices, *_copied_questions(split, aside.name))
-    left_out = sum(len(library.open_version(ref.name, ref.version).left_out) for ref in datasets)
     notices = (*notices, *pseudo_notices(conversations, split, left_out))
     return Decided(_of_conversations(chat_format, split, datasets[0].name), holdout, notices)
 
