@@ -20,6 +20,7 @@ from danlu.data.check import check_file
 from danlu.data.conversations import Conversation
 from danlu.data.datasets import DatasetLibrary
 from danlu.data.documents import Document
+from danlu.data.questions import Question
 from danlu.data.texts import cut
 from danlu.errors import UsageError
 from danlu.i18n import t
@@ -46,7 +47,7 @@ def add(
     if as_json:
         print_json(manifest.model_dump(mode="json"))
     else:
-        key = "cli.texts_added" if manifest.kind == "texts" else "cli.data_added"
+        key = {"texts": "cli.texts_added", "questions": "cli.questions_added"}.get(manifest.kind, "cli.data_added")
         console.print(escape(t(key, name=manifest.name, rows=manifest.rows, version=manifest.version)))
 
 
@@ -67,6 +68,8 @@ def check(
         bad = report.rows - report.usable
         key = "cli.verdict_bad" if bad else "cli.verdict_good"
         results.print(t(key, rows=report.rows, usable=report.usable, bad=bad, format=report.row_format))
+        if report.kind == "questions":
+            results.print(t("cli.questions_found"), soft_wrap=True)
         if report.characters is not None:
             results.print(t("cli.texts_found", documents=report.usable, characters=report.characters))
         counts = Counter(problem.code for problem in report.problems)
@@ -92,8 +95,9 @@ def show(
     """Show a row as it is, or as a model sees it: learned tokens stand out."""
     folder = home_of(home)
     dataset = DatasetLibrary(folder.datasets).open(name)
-    last = len(dataset.conversations or dataset.documents or dataset.preferences)
-    key = "cli.texts_head" if dataset.kind == "texts" else "cli.data_head"
+    rows = sorted((*dataset.conversations, *dataset.left_out), key=lambda item: item.row)
+    last = len(rows or dataset.documents or dataset.preferences or dataset.questions)
+    key = {"texts": "cli.texts_head", "questions": "cli.questions_head"}.get(dataset.kind, "cli.data_head")
     results.print(escape(t(key, name=dataset.name, rows=last)))
     if row > last:
         raise UsageError("data.no_such_row", dataset.name, row=row, last=last)
@@ -109,7 +113,24 @@ def show(
                 results.print(f"[bold]▸ {escape(t(key))}[/bold]")
                 _show_conversation(answer, everything, plain)
         return
-    _show_conversation(dataset.conversations[row - 1], dataset.conversations, plain)
+    if dataset.questions:
+        _show_question(dataset.questions[row - 1], plain)
+        return
+    chosen = rows[row - 1]
+    if chosen.pseudo:
+        key = "cli.pseudo_row" if chosen.accepted else "cli.pseudo_row_left_out"
+        results.print(f"[yellow]{escape(t(key, weight=chosen.weight))}[/yellow]", soft_wrap=True)
+    _show_conversation(chosen, rows, plain)
+
+
+def _show_question(question: Question, plain: ChatFormat | None) -> None:
+    """Show what is asked; to a model, what it is given before it answers. Nothing of it is learned."""
+    if plain is None:
+        for message in question.messages:
+            results.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
+        return
+    ids = tuple(plain.prompt_ids(question.messages))
+    _show_sequence(Rendered(ids, (False,) * len(ids)), plain)
 
 
 def _show_conversation(

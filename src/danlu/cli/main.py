@@ -7,7 +7,7 @@ import sys
 import typer
 from rich.markup import escape
 
-from danlu.cli import data, evaluate, export, machine, models, quickstart, runs, serve, train
+from danlu.cli import data, evaluate, export, labels, machine, models, quickstart, runs, serve, train
 from danlu.cli.common import console
 from danlu.cli.render import print_error
 from danlu.errors import DanluError
@@ -28,6 +28,7 @@ quickstart.register(app)
 serve.register(app)
 train.register(app)
 evaluate.register(app)
+labels.register(app)
 export.register(app)
 machine.register(app)
 app.add_typer(models.app, name="models", help=t("cli.models"))

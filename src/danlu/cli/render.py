@@ -19,6 +19,7 @@ from danlu.i18n import t
 from danlu.jobs.messages import (
     Advance,
     Happened,
+    Labelled,
     Note,
     PlanMade,
     Proved,
@@ -43,6 +44,7 @@ class Display:
         trained: the result of training, once there.
         proved: where the proof stands, once there.
         version: id of the registered version, once there.
+        labelled: the answered questions, once there.
     """
 
     def __init__(self, console: Console) -> None:
@@ -53,6 +55,7 @@ class Display:
         self.trained: Trained | None = None
         self.proved: Proved | None = None
         self.version: str | None = None
+        self.labelled: Labelled | None = None
         self._bar = Progress(
             TextColumn("  {task.description}"),
             BarColumn(bar_width=30),
@@ -97,6 +100,9 @@ class Display:
                 self.proved = message
             case Published():
                 self.version = message.version
+            case Labelled():
+                self._drop_bar()
+                self.labelled = message
 
     def _advance(self, message: Advance) -> None:
         task = self._ensure_bar(message.text, message.total or None)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import sys
 from collections import defaultdict
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Literal, TypeVar
 
@@ -18,7 +18,9 @@ from danlu.data.conversations import Conversation, recognise
 from danlu.data.datasets import Kind, hold_texts
 from danlu.data.documents import Document, TextFormat
 from danlu.data.encode import TokenCounts, count_tokens, encode
+from danlu.data.examples import Example
 from danlu.data.preferences import JudgedFormat, Preference, judged_format
+from danlu.data.questions import Question, QuestionFormat, hold_questions
 from danlu.data.rows import Row, read_rows
 from danlu.data.split import normalise
 from danlu.data.texts import cut
@@ -26,6 +28,7 @@ from danlu.errors import DataError
 from danlu.i18n import t
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
+from danlu.models.messages import Message
 
 Severity = Literal["error", "warning", "info"]
 # Below this many rows a model learns these sentences, not the subject (research: 91 to 108 rows in the identity sets
@@ -38,7 +41,9 @@ _NAMED = 8
 FEW_JUDGED = 300
 # Beyond it, in how many pairs of ten the chosen answer is the longer one, length is what is learned first.
 LONGER_SHARE = 0.8
-_Item = TypeVar("_Item", Conversation, Document, Preference)
+_Item = TypeVar("_Item", Conversation, Document, Preference, Question)
+# What ``danlu pseudo-label`` writes for people to judge by; it is not read.
+_SCORES = frozenset({"samples", "agreement", "confidence", "doubt"})
 
 
 class DataProblem(BaseModel):
@@ -101,14 +106,21 @@ def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
     judged = judged_format(rows)
     if judged is not None:
         return _check_judged(path, rows, judged, chat_format)
+    if hold_questions(rows):
+        return _check_questions(path, rows, chat_format)
     if hold_texts(rows):
         return _check_texts(path, rows, chat_format)
     row_format = recognise(path, rows)
-    conversations, problems = _convert(path, rows, row_format.convert)
+    usable, problems = _convert(path, rows, row_format.convert)
+    conversations = [item for item in usable if item.accepted]
+    pseudo = sum(item.pseudo for item in usable)
     copies = list(_duplicates(conversations, _said))
     problems += copies
     problems += _contradictions(conversations)
-    problems += _ignored(rows, row_format.fields)
+    problems += _ignored(rows, row_format.fields | (_SCORES if pseudo else frozenset()))
+    if pseudo:
+        what = t("data.pseudo_rows.what", rows=pseudo, left_out=len(usable) - len(conversations))
+        problems.append(_problem("data.pseudo_rows", "info", 0, 0, None, what, t("data.pseudo_rows.fix")))
     if len(conversations) < FEW_ROWS:
         what = t("data.few_rows.what", rows=len(conversations))
         problems.append(_problem("data.few_rows", "warning", 0, 0, None, what, t("data.few_rows.fix", enough=FEW_ROWS)))
@@ -120,7 +132,7 @@ def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
         row_format=row_format.name,
         kind="conversations",
         rows=len(rows),
-        usable=len(conversations),
+        usable=len(usable),
         problems=tuple(problems),
         tokens=tokens,
         duplicates=len(copies),
@@ -178,6 +190,29 @@ def _check_judged(path: Path, rows: list[Row], judged: JudgedFormat, chat_format
         kind="preferences" if judged.name == "pairs" else "labels",
         rows=len(rows),
         usable=len(items),
+        problems=tuple(problems),
+        tokens=tokens,
+        duplicates=len(copies),
+        leaks=None,
+    )
+
+
+def _check_questions(path: Path, rows: list[Row], chat_format: ChatFormat | None) -> DataReport:
+    asked = QuestionFormat()
+    questions, problems = _convert(path, rows, asked.convert)
+    copies = list(_duplicates(questions, lambda question: _turns(question.messages)))
+    problems += copies
+    problems += _ignored(rows, asked.fields)
+    tokens = None
+    if chat_format is not None and questions:
+        prompts = [tuple(chat_format.prompt_ids(question.messages)) for question in questions]
+        tokens = _report(count_tokens([Example(ids, (False,) * len(ids), 0) for ids in prompts]))
+    return DataReport(
+        file=str(path),
+        row_format=asked.name,
+        kind="questions",
+        rows=len(rows),
+        usable=len(questions),
         problems=tuple(problems),
         tokens=tokens,
         duplicates=len(copies),
@@ -252,7 +287,11 @@ def _report(counts: TokenCounts) -> TokenReport:
 
 
 def _said(conversation: Conversation) -> str:
-    return "\0".join(f"{message.role}:{message.content}" for message in conversation.messages)
+    return _turns(conversation.messages)
+
+
+def _turns(messages: Sequence[Message]) -> str:
+    return "\0".join(f"{message.role}:{message.content}" for message in messages)
 
 
 def _duplicates(items: list[_Item], content: Callable[[_Item], str]) -> Iterator[DataProblem]:

@@ -25,12 +25,18 @@ class Conversation:
         learn: for each message whether the model is to learn to write it.
         row: number of the row it came from, from 1.
         line: line of the file that row begins on, from 1.
+        weight: how much its answers count beside those of other rows, above 0 and at most 1.
+        pseudo: its answer was written by a model; it is never measured on.
+        accepted: it is learned; only a pseudo label may not be.
     """
 
     messages: tuple[Message, ...]
     learn: tuple[bool, ...]
     row: int
     line: int
+    weight: float = 1.0
+    pseudo: bool = False
+    accepted: bool = True
 
     @property
     def reasoned(self) -> bool:
@@ -70,11 +76,12 @@ class RowFormat(Protocol):
 class AlpacaFormat:
     """``instruction``, optional ``input``, ``output``, optional ``system`` and ``history`` of [question, answer] pairs.
 
-    Instruction and input are joined by a line break, as the field's tools do.
+    Instruction and input are joined by a line break, as the field's tools do. ``weight`` says how much a row counts;
+    ``accepted`` stands in rows that a model has answered (``jobs.labelling``), beside the scores of the answer.
     """
 
     name = "alpaca"
-    fields = frozenset({"instruction", "input", "output", "system", "history"})
+    fields = frozenset({"instruction", "input", "output", "system", "history", "weight", "accepted"})
 
     def matches(self, row: Row) -> bool:
         """Say whether the row has an instruction or an output."""
@@ -87,9 +94,16 @@ class AlpacaFormat:
             DataError: a field is missing, empty, or of the wrong type.
         """
         prompt = alpaca_prompt(file, row)
-        messages = (*prompt, Message("assistant", _text(file, row, "output", required=True)))
+        accepted = row.values.get("accepted")
+        if not (accepted is None or isinstance(accepted, bool)):
+            where = place(file, row, "accepted")
+            raise DataError("data.accepted_not_bool", where, field="accepted", kind=kind_of(accepted))
+        # What is not learned may be an empty answer that counts nothing.
+        learned = accepted is not False
+        messages = (*prompt, Message("assistant", _text(file, row, "output", required=learned)))
         learn = tuple(message.role == "assistant" for message in messages)
-        return Conversation(messages, learn, row.index, row.line)
+        weight = _weight(file, row) if learned else 1.0
+        return Conversation(messages, learn, row.index, row.line, weight, accepted is not None, learned)
 
 
 FORMATS: Final[tuple[RowFormat, ...]] = (AlpacaFormat(),)
@@ -134,6 +148,15 @@ def _text(file: Path | str, row: Row, field: str, *, required: bool = False) -> 
     if required and not value.strip():
         raise DataError("data.field_empty", place(file, row, field), field=field)
     return value
+
+
+def _weight(file: Path | str, row: Row) -> float:
+    value = row.values.get("weight")
+    if value is None:
+        return 1.0
+    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 1:
+        raise DataError("data.bad_weight", place(file, row, "weight"), field="weight", value=_excerpt(value))
+    return float(value)
 
 
 def _history(file: Path | str, row: Row) -> list[Message]:

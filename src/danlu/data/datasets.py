@@ -21,6 +21,7 @@ from pydantic import BaseModel, ConfigDict
 from danlu.data.conversations import FORMATS, Conversation, recognise
 from danlu.data.documents import Document, TextFormat
 from danlu.data.preferences import LabelFormat, PairFormat, Preference, judged_format
+from danlu.data.questions import Question, QuestionFormat, hold_questions
 from danlu.data.rows import Row, read_rows
 from danlu.errors import DataError, NotFoundError, UsageError
 from danlu.files import new_folder, read_as, write_text
@@ -28,8 +29,11 @@ from danlu.files import new_folder, read_as, write_text
 # Letters of any script: a file named with them is registered under its own name.
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 
-Kind = Literal["conversations", "texts", "preferences", "labels"]
-_KINDS: Final[dict[str, Kind]] = {TextFormat.name: "texts", PairFormat.name: "preferences", LabelFormat.name: "labels"}
+Kind = Literal["conversations", "texts", "preferences", "labels", "questions"]
+_KINDS: Final[dict[str, Kind]] = {
+    TextFormat.name: "texts", PairFormat.name: "preferences", LabelFormat.name: "labels",
+    QuestionFormat.name: "questions",
+}  # fmt: skip
 _FITTING: Final[dict[str, tuple[Kind, ...]]] = {
     "dpo": ("preferences",), "orpo": ("preferences",), "kto": ("preferences", "labels"),
 }  # fmt: skip
@@ -63,9 +67,11 @@ class Dataset:
         name: its name, or the file's name.
         version: version id; empty for a file that is not registered.
         sha256: hash of the rows.
-        conversations: what the rows say, one for each row; none when they are texts.
+        conversations: what the rows say, one for each row that is learned; none when they are texts.
         documents: the rows as texts, one for each row; none when they are conversations.
         preferences: the rows as judged answers, one for each row; none when they are anything else.
+        questions: the rows as questions, one for each row; none when they are anything else.
+        left_out: the rows with an answer of a model that was not accepted.
     """
 
     name: str
@@ -74,12 +80,16 @@ class Dataset:
     conversations: tuple[Conversation, ...] = ()
     documents: tuple[Document, ...] = ()
     preferences: tuple[Preference, ...] = ()
+    questions: tuple[Question, ...] = ()
+    left_out: tuple[Conversation, ...] = ()
 
     @property
     def kind(self) -> Kind:
         """What the rows are."""
         if self.preferences:
             return "preferences" if self.preferences[0].paired else "labels"
+        if self.questions:
+            return "questions"
         return "texts" if self.documents else "conversations"
 
 
@@ -194,6 +204,18 @@ class DatasetLibrary:
             return self.open_version(versions[0].name, versions[0].version)
         return read_dataset(self.file_of(name_or_file))
 
+    def open_questions(self, name_or_file: str) -> tuple[Question, ...]:
+        """Read a registered data set (its newest version) or a file that holds nothing but questions.
+
+        Raises:
+            NotFoundError: neither a data set nor a file of this name.
+            DataError: the file cannot be used, or holds something else.
+        """
+        found = self.open(name_or_file)
+        if found.kind != "questions":
+            raise DataError("data.no_questions", found.name)
+        return found.questions
+
     def file_of(self, name_or_file: str) -> Path:
         """Return the file with the rows of a registered data set (its newest version), or the file that is named.
 
@@ -224,8 +246,10 @@ def require_kind(name: str, found: Kind, objective: str) -> None:
     """Check that a data set can be learned from with an objective.
 
     Raises:
-        DataError: it cannot; the message names the objective that fits.
+        DataError: it cannot; the message names the objective that fits, or how questions are answered.
     """
+    if found == "questions":
+        raise DataError("data.questions_found", name)
     if objective in _FITTING and found in _FITTING[objective]:
         return
     if found == "preferences":
@@ -244,6 +268,8 @@ def _format_name(path: Path, rows: list[Row]) -> str:
     judged = judged_format(rows)
     if judged is not None:
         return judged.name
+    if hold_questions(rows):
+        return QuestionFormat.name
     return TextFormat.name if hold_texts(rows) else recognise(path, rows).name
 
 
@@ -251,11 +277,16 @@ def _dataset(name: str, version: str, sha256: str, rows: list[Row]) -> Dataset:
     judged = judged_format(rows)
     if judged is not None:
         return Dataset(name, version, sha256, preferences=tuple(judged.convert(name, row) for row in rows))
+    if hold_questions(rows):
+        asked = QuestionFormat()
+        return Dataset(name, version, sha256, questions=tuple(asked.convert(name, row) for row in rows))
     if hold_texts(rows):
         texts = TextFormat()
         return Dataset(name, version, sha256, documents=tuple(texts.convert(name, row) for row in rows))
     row_format = recognise(name, rows)
-    return Dataset(name, version, sha256, tuple(row_format.convert(name, row) for row in rows))
+    read = [row_format.convert(name, row) for row in rows]
+    learned = tuple(item for item in read if item.accepted)
+    return Dataset(name, version, sha256, learned, left_out=tuple(item for item in read if not item.accepted))
 
 
 def _hash(rows: list[Row]) -> str:

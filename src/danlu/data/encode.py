@@ -40,7 +40,7 @@ def encode(conversations: Sequence[Conversation], chat_format: ChatFormat) -> li
     ``ChatFormat.training_sequences``).
     """
     return [
-        Example(sequence.ids, sequence.learn, conversation.row)
+        Example(sequence.ids, sequence.learn, conversation.row, weight=conversation.weight)
         for conversation in conversations
         for sequence in chat_format.training_sequences(conversation.messages, conversation.learn)
     ]

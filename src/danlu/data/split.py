@@ -26,17 +26,18 @@ def split_holdout(conversations: Sequence[Conversation], share: float, seed: int
     """Keep about ``share`` of the distinct questions aside; at least one stays on each side when share > 0.
 
     Each question draws a number from its text and the seed and is kept aside when that is below ``share``, so the
-    count scatters a little around the share (by the square root of it).
+    count scatters a little around the share (by the square root of it). Answers that a model wrote are never kept
+    aside, and are not learned either where their question is.
 
     Args:
         conversations: all conversations.
         share: wanted share of the distinct questions, 0 to below 1.
         seed: another seed gives another choice.
     """
-    aside = choose_aside([normalise(item.question) for item in conversations], share, seed)
+    aside = choose_aside([normalise(item.question) for item in conversations if not item.pseudo], share, seed)
     return Split(
         train=tuple(item for item in conversations if normalise(item.question) not in aside),
-        holdout=tuple(item for item in conversations if normalise(item.question) in aside),
+        holdout=tuple(item for item in conversations if normalise(item.question) in aside and not item.pseudo),
     )
 
 

@@ -16,7 +16,7 @@ from pathlib import Path
 
 from danlu.errors import DanluError
 from danlu.i18n import use_language
-from danlu.jobs import pipeline, preparing
+from danlu.jobs import labelling, pipeline, preparing
 from danlu.jobs.forge_order import Order
 from danlu.jobs.messages import Refused, Tell, Told
 from danlu.logs import set_up_logging
@@ -65,6 +65,10 @@ def work(order: Order, tell: Tell, stopping: Stopping) -> None:
         assert order.recipe is not None
         prepared = preparing.prepare(home, order.recipe, tell)
     if order.task == "plan":
+        return
+    if order.task == "label":
+        assert order.labels is not None
+        labelling.label(prepared, order.labels, tell)
         return
     if order.task == "eval":
         pipeline.prove_run(prepared, tell, aside=order.probes is not None or order.data is not None)

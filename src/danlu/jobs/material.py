@@ -24,6 +24,7 @@ from danlu.errors import DataError
 from danlu.evaluation.openings import Opening, openings_from
 from danlu.evaluation.probes import Probe, probes_from, read_probes
 from danlu.hardware import Machine
+from danlu.jobs.pseudo import human, pseudo_notices, require_measurable
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 from danlu.models.library import ModelFolder
@@ -39,6 +40,7 @@ from danlu.planning.plan import (
 )
 from danlu.planning.preferences import PREFERENCES
 from danlu.planning.rules import Choice
+from danlu.planning.semi_rules import require_unsmoothed
 from danlu.recipe import Recipe
 
 _PROBES_MADE = 10
@@ -107,7 +109,8 @@ def decide_material(
         tokenizer: folder of the tokenizer where it has new tokens; None for the base's own.
 
     Raises:
-        DataError: nothing is left to learn.
+        DataError: nothing is left to learn, or what a model wrote would be measured on.
+        RecipeError: rows weigh differently, and targets are to be smoothed.
     """
     chat_format = ChatFormat.load(tokenizer or base.path, recipe.system)
     seed = recipe.train.seed
@@ -129,13 +132,19 @@ def decide_material(
         judged = split_preferences(preferences, float(holdout.value or 0), seed)
         return Decided(_of_preferences(chat_format, judged, recipe.objective, datasets[0].name), holdout, notices)
     conversations = _conversations(library, datasets, recipe)
-    holdout = decide_holdout(recipe, len(conversations))
+    left_out = sum(len(library.open_version(ref.name, ref.version).left_out) for ref in datasets)
+    if left_out and not conversations:
+        raise DataError("data.none_accepted", datasets[0].name, rows=left_out)
+    require_unsmoothed(recipe, conversations)
+    holdout = decide_holdout(recipe, len(human(conversations)))
     chat_format, notices = decide_thinking(chat_format, conversations)
     if aside is None:
         split = split_holdout(conversations, float(holdout.value or 0), seed)
     else:
+        require_measurable(library.open_version(aside.name, aside.version))
         split = Split(tuple(conversations), tuple(_conversations(library, [aside], recipe)))
         notices = (*notices, *_copied_questions(split, aside.name))
+    notices = (*notices, *pseudo_notices(conversations, split, left_out))
     return Decided(_of_conversations(chat_format, split, datasets[0].name), holdout, notices)
 
 
@@ -189,6 +198,7 @@ def planned_material(
     if plan.holdout_dataset is not None:
         split = Split(split.train, tuple(_conversations(library, [plan.holdout_dataset], recipe)))
     if other is not None:
+        require_measurable(other)
         split = Split(split.train, other.conversations)
     return _of_conversations(chat_format, split, plan.datasets[0].name)
 
@@ -202,7 +212,7 @@ def chat_format_of(tokenizer: Path, system: str, thinking: Thinking) -> ChatForm
 def probes_of(recipe: Recipe, material: Material, seed: int) -> tuple[list[Probe], bool]:
     """Take the recipe's probes, or make some of the held-out rows, or else of the rows themselves.
 
-    None are made of texts, nor of judged answers, which are not there to be repeated.
+    None are made of texts, nor of judged answers, which are not there to be repeated, nor of what a model wrote.
 
     Returns:
         The probes, and whether none of them is a question of the training data.
@@ -213,7 +223,7 @@ def probes_of(recipe: Recipe, material: Material, seed: int) -> tuple[list[Probe
     elif material.facts.judged is not None:
         probes = []
     else:
-        probes = probes_from(split.holdout or split.train, _PROBES_MADE, seed)
+        probes = probes_from(human(split.holdout or split.train), _PROBES_MADE, seed)
     known = {normalise(conversation.question) for conversation in split.train}
     return probes, not any(normalise(probe.question) in known for probe in probes)
 

@@ -16,7 +16,7 @@ from danlu.jobs.runs import TrainReport
 from danlu.models.sources.base import Progress
 from danlu.planning.plan import Plan
 
-Stage = Literal["model", "data", "plan", "train", "eval", "export"]
+Stage = Literal["model", "data", "plan", "train", "eval", "export", "label"]
 
 
 class _Told(BaseModel):
@@ -92,6 +92,30 @@ class Published(_Told):
     version: str
 
 
+class LabelRow(_Told):
+    """A row of the file with pseudo labels; see ``jobs.labelling``."""
+
+    question: str
+    output: str
+    agreement: float
+    confidence: float
+    weight: float
+    accepted: bool
+
+
+class Labelled(_Told):
+    """Questions are answered and the file is written.
+
+    ``doubts`` counts the answers that were not accepted by their reason; ``rows`` are all of them in short.
+    """
+
+    kind: Literal["labelled"] = "labelled"
+    path: Path
+    accepted: int
+    doubts: dict[str, int]
+    rows: tuple[LabelRow, ...]
+
+
 class Refused(_Told):
     """The work ended with an error, to be raised again where the message arrives."""
 
@@ -114,7 +138,7 @@ class Refused(_Told):
 
 
 Told = Annotated[
-    StageBegan | StageEnded | Note | Advance | PlanMade | Happened | Trained | Proved | Published | Refused,
+    StageBegan | StageEnded | Note | Advance | PlanMade | Happened | Trained | Proved | Published | Labelled | Refused,
     Field(discriminator="kind"),
 ]
 TOLD: TypeAdapter[Told] = TypeAdapter(Told)

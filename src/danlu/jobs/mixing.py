@@ -20,10 +20,12 @@ def register_unlabelled(library: DatasetLibrary, names: Sequence[str]) -> list[D
     """Return the newest versions of what has no answers.
 
     Raises:
-        DataError: it has, and belongs to ``data.train``.
+        DataError: it has, and belongs to ``data.train``; or it holds questions, which are not learned.
     """
     manifests = [library.register(name) for name in names]
     for manifest in manifests:
+        if manifest.kind == "questions":
+            raise DataError("data.questions_found", manifest.name)
         if manifest.kind != "texts":
             raise DataError("data.answers_unlabelled", manifest.name)
     return manifests

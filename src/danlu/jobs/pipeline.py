@@ -152,7 +152,7 @@ def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:
         TrainingError: the run has no adapter yet.
     """
     run, plan = prepared.run, prepared.plan
-    model = _finished_model(prepared)
+    model = finished_model(prepared)
     report = run.report()
     known = None
     if not aside and report is not None and report.heldout_loss is not None and report.heldout_loss_before is not None:
@@ -229,7 +229,7 @@ def publish(prepared: Prepared, proof: Proof | None, tell: Tell, quant: str = "q
     Raises:
         ExportError: the export does not agree with its source; nothing is registered.
     """
-    model = _finished_model(prepared)
+    model = finished_model(prepared)
     plan = prepared.plan
     with stage(tell, "export", "jobs.stage_export"):
         version = register_version(
@@ -368,7 +368,7 @@ def _last_words(text: str) -> str:
     return line if len(line) <= _OPENING_SHOWN else "…" + line[-_OPENING_SHOWN:]
 
 
-def _finished_model(prepared: Prepared) -> TrainedModel:
+def finished_model(prepared: Prepared) -> TrainedModel:
     """Return the model as it came out; an adapter switched off leaves the base as it is on the disk."""
     trained = prepared.run.trained
     if trained is None:

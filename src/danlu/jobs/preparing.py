@@ -311,6 +311,7 @@ def _about(manifest: DatasetManifest) -> str:
         "texts": "jobs.note_texts",
         "preferences": "jobs.note_pairs",
         "labels": "jobs.note_labels",
+        "questions": "jobs.note_questions",
     }
     return t(keys[manifest.kind], name=manifest.name, rows=manifest.rows, version=manifest.version)
 

@@ -53,7 +53,13 @@ class Choice:
 
 
 def holdout_share(rows: int) -> Choice:
-    """Keep a tenth aside, but nothing of very few rows: each of them is needed for learning."""
+    """Keep a tenth aside, but nothing of very few rows: each of them is needed for learning.
+
+    Args:
+        rows: those whose answers people wrote; there may be others.
+    """
+    if rows == 0:
+        return Choice(0.0, "planning.holdout_pseudo")
     if rows <= FEW:
         return Choice(0.0, "planning.holdout_few", {"rows": rows})
     return Choice(0.1, "planning.holdout_tenth")
