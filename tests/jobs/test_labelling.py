@@ -21,7 +21,7 @@ from danlu.planning import semi_rules
 from danlu.settings import Home
 from danlu.training.forward import LossModel
 from danlu.training.objectives import TokenMean
-from tests.data.files import question_rows, write_json_lines
+from tests.data.files import question_rows, write_json_lines, write_texts
 from tests.jobs.homes import recipe, write_material
 
 QUESTIONS = [
@@ -41,7 +41,9 @@ def first(tmp_path_factory):
     folder = tmp_path_factory.mktemp("first")
     home = Home(folder / "home").make()
     model, rows = write_material(folder)
-    wanted = recipe(model, rows, "train.learning_rate=1e-2", "train.num_train_epochs=30")
+    # A random model learns nothing by heart with an adapter.
+    more = ("method=full", "data.holdout=0", "train.learning_rate=3e-3", "train.num_train_epochs=40", "eval.every=100")
+    wanted = recipe(model, rows, *more)
     prepared = preparing.prepare(home, wanted, quiet, predict_cost=False)
     pipeline.train(prepared, quiet, lambda: False)
     return home, model, rows, write_json_lines(folder / "asked.jsonl", QUESTIONS), prepared.run.name
@@ -80,9 +82,8 @@ def test_a_finished_run_answers_questions_with_what_speaks_for_each_answer(first
 
 def test_confidence_is_the_geometric_mean_of_the_token_probabilities(first, tmp_path):
     prepared, found = labelled(first, tmp_path / "out.jsonl")
+    assert all(item.output for item in found)
     for item in found:
-        if not item.output:
-            continue
         prompt = prepared.chat_format.prompt_ids(item.question.messages)
         tokenizer = prepared.chat_format.tokenizer
         answer = tokenizer(item.output + "<|im_end|>", add_special_tokens=False)["input_ids"]
@@ -129,6 +130,23 @@ def test_both_files_are_learned_and_weights_change_the_loss_as_a_plain_computati
         pieces = objective.pieces(losses, prepared.examples, 256)
         found = sum(float(objective.loss(losses, piece, prepared.examples)) for _, piece in pieces)
     assert found == pytest.approx(weighed / total, rel=1e-4)
+
+
+def test_the_file_is_learned_as_it_is_beside_the_rows_and_beside_texts(first, tmp_path):
+    home, model, rows, _, _ = first
+    out = tmp_path / "reviewed.jsonl"
+    _, found = labelled(first, out)
+    accepted = [item for item in found if item.doubt is None]
+    assert accepted, "a question that the run has learned"
+    corpus = write_texts(tmp_path / "corpus.jsonl", 6)
+    for more in ([], ["objective=semi", f"data.unlabelled={corpus}"]):
+        wanted = recipe(model, rows, f"data.train=[{rows},{out}]", "data.holdout=0", *more)
+        prepared = preparing.prepare(home, wanted, quiet, predict_cost=False)
+        answers = [example for example in prepared.examples if not example.text]
+        assert [example.weight for example in answers] == [1.0] * 12 + [item.weight for item in accepted]
+        report = pipeline.train(prepared, quiet, lambda: False)
+        assert report.status == "finished"
+        assert math.isfinite(report.train_loss)
 
 
 def test_a_stopped_second_round_ends_with_the_same_bits(first, tmp_path):
