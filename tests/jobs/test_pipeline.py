@@ -220,7 +220,7 @@ def test_probes_of_the_person_are_asked_and_known_questions_are_not_called_unsee
 @pytest.mark.parametrize(
     ("more", "kind", "says"),
     [
-        (["objective=semi"], RecipeError, "not built"),
+        (["objective=semi"], RecipeError, "none are named"),
         (["train.max_length=8"], DataError, "longer than max_length = 8"),
         (["eval.probes=nowhere.jsonl"], DataError, "no such file"),
         (["model=/nowhere/at/all"], ModelError, "no such model folder"),

@@ -57,7 +57,7 @@ def test_the_manifest_has_the_documented_shape():
     value = json.loads(FULL.model_dump_json())
     assert list(value) == [
         "format", "id", "name", "created_at", "run", "base", "datasets", "system", "thinking", "max_context",
-        "tokenizer", "generation", "exports", "proof",
+        "tokenizer", "generation", "exports", "proof", "continued_from", "new_tokens",
     ]  # fmt: skip
     assert value["format"] == 1
     assert set(value["generation"]) == {"temperature", "top_p", "repetition_penalty", "max_tokens"}

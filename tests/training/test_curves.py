@@ -101,15 +101,8 @@ def alphabet(start: int, row: int) -> Example:
 
 
 def test_a_real_run_over_random_rows_overfits(tmp_path):
-    said = really(
-        tmp_path,
-        learned=examples(),
-        heldout=examples(4, seed=9),
-        steps=150,
-        learning_rate=3e-2,
-        eval_every=25,
-        scheduler="constant",
-    )
+    rows = {"learned": examples(), "heldout": examples(4, seed=9)}
+    said = really(tmp_path, **rows, method="full", steps=60, learning_rate=3e-3, eval_every=10, scheduler="constant")
     assert said[0] in {"overfitting", "overfitting_at_once"}
 
 

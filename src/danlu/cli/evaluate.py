@@ -64,6 +64,7 @@ def evaluate(
     proof = read_as(Proof, proved.proof)
     if as_json:
         left_out = {"unseen", "findings"} | (set() if proof.heldout.texts else {"continuations"})
+        left_out |= set() if proof.preferences else {"preferences", "answered"}
         print_json({**proof.model_dump(mode="json", exclude=left_out), "report": str(written)})
         return
     results.print(proof.verdict(), soft_wrap=True)
