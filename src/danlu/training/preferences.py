@@ -150,6 +150,7 @@ class PreferenceObjective:
 
     def pieces(self, losses: LossModel, examples: Sequence[Example], token_budget: int) -> list[tuple[int, Piece]]:
         """Cut a step into pieces that fit the budget, each with its number of computed tokens."""
+        self._seen.clear()  # of a step that ran out of memory and is done again, only the second time counts
         shift = None
         if not self.settings.paired:
             shift = _Shift(losses, examples, token_budget, self.reference)
@@ -164,7 +165,6 @@ class PreferenceObjective:
 
     def heldout_loss(self, losses: LossModel, examples: Sequence[Example], token_budget: int) -> float:
         """Return the mean over held-out examples, without a graph; ``figures`` then says what they say."""
-        self._seen.clear()
         losses.model.eval()
         with torch.no_grad():
             pieces = self.pieces(losses, examples, token_budget)
