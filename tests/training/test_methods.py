@@ -337,7 +337,7 @@ def test_what_cannot_be_combined_is_refused_before_anything_is_loaded(asked, key
 
 @pytest.mark.parametrize("asked", [{"train": {"optim": "adamw_8bit"}}, {"method": "qlora"}])
 def test_what_needs_a_package_that_is_not_installed_is_refused_with_the_command(monkeypatch, asked):
-    monkeypatch.setattr("danlu.planning.plan.find_spec", lambda _: None)
+    monkeypatch.setattr("danlu.planning.requirements.find_spec", lambda _: None)
     recipe = Recipe.model_validate({"model": "m", "data": {"train": "d"}, **asked})
     with pytest.raises(RecipeError) as refused:
         require_built(recipe)
