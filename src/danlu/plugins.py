@@ -46,7 +46,7 @@ class Plugin:
         """
         try:
             loaded: object = self.entry.load()
-        except Exception as error:
+        except Exception as error:  # the code of others may fail in any way
             raise self.broken(f"{type(error).__name__}: {error}") from error
         return loaded
 
@@ -61,7 +61,7 @@ class Plugin:
             raise self.broken(f"{self.entry.value} is a {type(factory).__name__}, not a class or a function")
         try:
             made: object = factory(*arguments)
-        except Exception as error:
+        except Exception as error:  # the code of others may fail in any way
             raise self.broken(f"{type(error).__name__}: {error}") from error
         return made
 

@@ -6,7 +6,7 @@ import random
 
 import pytest
 
-from danlu.data.batches import computed_tokens, micro_batches, pack
+from danlu.data.batches import computed_tokens, micro_batches, pack, pack_together
 from danlu.data.examples import Example
 from danlu.data.layout import Layout, Segment
 from danlu.data.prefix_tree import PrefixTree, common_prefix
@@ -89,3 +89,15 @@ def test_too_little_is_not_shared():
     alike = Example((1, 2, 3, 4), (False, False, True, True), 1)
     other = Example((1, 2, 3, 5), (False, False, True, True), 2)
     assert pack([alike, other]).layout == Layout.flat([4, 4])
+
+
+@pytest.mark.parametrize("budget", [60, 90, 150, 4096])
+def test_units_stay_whole_and_within_the_budget(budget):
+    units = [
+        [Example((*range(100 * n, 100 * n + 40), n, end), (False,) * 41 + (True,), 1) for end in (1, 2)]
+        for n in range(1, 7)
+    ]
+    pieces = pack_together(units, budget)
+    assert [text for piece in pieces for text in piece.examples] == [text for unit in units for text in unit]
+    assert all(len(piece.examples) % 2 == 0 for piece in pieces)
+    assert all(piece.layout.total <= budget for piece in pieces), "a pair computes 43 tokens, not 84"

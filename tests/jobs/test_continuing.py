@@ -17,16 +17,8 @@ from danlu.models.load import load_model
 from danlu.settings import Home
 from danlu.training.forward import LossModel
 from danlu.training.trained import adapter_off
-from tests.jobs.homes import recipe, write_material
+from tests.jobs.homes import never, quiet, recipe, write_material
 from tests.tiny import tiny_model, write_tiny_model
-
-
-def quiet(_message) -> None:
-    """Tell nobody."""
-
-
-def never() -> bool:
-    return False
 
 
 def trained(home, wanted):

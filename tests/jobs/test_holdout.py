@@ -8,28 +8,9 @@ from safetensors.torch import load_file
 from danlu.errors import DataError, NotFoundError
 from danlu.events import Step
 from danlu.jobs import pipeline, preparing
-from danlu.settings import Home
 from danlu.training.forward import LossModel
 from tests.data.files import question_rows, write_json_rows
-from tests.jobs.homes import recipe, write_material
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory):
-    return write_material(tmp_path_factory.mktemp("material"))
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home").make()
-
-
-def quiet(_message) -> None:
-    """Tell nobody."""
-
-
-def never() -> bool:
-    return False
+from tests.jobs.homes import never, quiet, recipe
 
 
 def test_all_rows_are_learned_and_the_other_data_are_measured_on(home, material, tmp_path):

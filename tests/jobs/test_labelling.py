@@ -22,17 +22,13 @@ from danlu.settings import Home
 from danlu.training.forward import LossModel
 from danlu.training.objectives import TokenMean
 from tests.data.files import question_rows, write_json_lines, write_texts
-from tests.jobs.homes import recipe, write_material
+from tests.jobs.homes import quiet, recipe, write_material
 
 QUESTIONS = [
     {"instruction": "What is number 3?"},
     {"question": "What is number 40?"},
     {"instruction": "Say", "input": "tea", "system": "Be short.", "history": [["Hi", "Hello"]]},
 ]
-
-
-def quiet(_message) -> None:
-    """Tell nobody."""
 
 
 @pytest.fixture(scope="module")

@@ -18,23 +18,14 @@ from danlu.models.chat_format import ChatFormat
 from danlu.models.load import load_model, load_tokenizer
 from danlu.models.new_tokens import begin_as_means, pieces_of, write_tokenizer
 from danlu.serving.transformers_model import LocalModel
-from danlu.settings import Home
 from danlu.training.forward import LossModel
 from danlu.training.trained import attach, finished_folder, trainable
 from tests.data.files import write_json_rows
-from tests.jobs.homes import recipe
+from tests.jobs.homes import never, quiet, recipe
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.fitting import examples, settings
 
 WORDS = ("<tool>", "丹炉")
-
-
-def quiet(_message) -> None:
-    """Tell nobody."""
-
-
-def never() -> bool:
-    return False
 
 
 def write_base(folder, *, tied=True):
@@ -47,11 +38,6 @@ def write_base(folder, *, tied=True):
 
 def rows():
     return [{"instruction": f"What is {n}?", "input": "", "output": f"<tool> 丹炉 {n}<tool>"} for n in range(12)]
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home").make()
 
 
 def wish(tmp_path, *words, tied=True):

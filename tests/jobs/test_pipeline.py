@@ -23,29 +23,10 @@ from danlu.jobs.exporting import export_run
 from danlu.jobs.messages import Happened, PlanMade, StageBegan, StageEnded, Trained
 from danlu.jobs.runs import Runs
 from danlu.models.load import load_model
-from danlu.settings import Home
 from tests.data.files import question_rows, write_json_rows
-from tests.jobs.homes import recipe, write_material
+from tests.jobs.homes import never, quiet, recipe
 from tests.models.templates import CHATML
 from tests.tiny import tiny_tokenizer, write_tiny_model
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory):
-    return write_material(tmp_path_factory.mktemp("material"))
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home").make()
-
-
-def quiet(_message) -> None:
-    """Tell nobody."""
-
-
-def never() -> bool:
-    return False
 
 
 def test_the_path_from_a_recipe_to_a_proof(home, material):

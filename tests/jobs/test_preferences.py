@@ -13,21 +13,15 @@ from danlu.evaluation.result import Proof
 from danlu.events import Eval, Sample, Step
 from danlu.jobs import pipeline, preparing
 from danlu.jobs.messages import Happened
-from danlu.settings import Home
 from tests.data.files import question_rows, write_json_rows
 from tests.data.test_preferences import label_rows, pair_rows
-from tests.jobs.homes import recipe
+from tests.jobs.homes import never, recipe
 from tests.tiny import write_tiny_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home")
 
 
 @pytest.fixture
@@ -38,14 +32,6 @@ def pairs(tmp_path):
 @pytest.fixture
 def labels(tmp_path):
     return write_json_rows(tmp_path / "labels.json", label_rows(24))
-
-
-def quiet(_message) -> None:
-    pass
-
-
-def never() -> bool:
-    return False
 
 
 def trained_tensors(run) -> dict[str, torch.Tensor]:

@@ -15,19 +15,14 @@ from danlu.events import Sample, Step
 from danlu.jobs import pipeline, preparing
 from danlu.jobs.messages import Happened
 from danlu.recipe_file import load_recipe
-from danlu.settings import Home
 from tests.data.files import question_rows, story, write_json_rows, write_texts
+from tests.jobs.homes import never, quiet
 from tests.tiny import write_tiny_model
 
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp("model") / "tiny")
-
-
-@pytest.fixture
-def home(tmp_path):
-    return Home(tmp_path / "home").make()
 
 
 @pytest.fixture
@@ -45,14 +40,6 @@ def recipe(model, data, *more: str):
             "train.num_train_epochs=2", "train.dtype=float32", "train.learning_rate=5e-3", "eval.every=4", *more,
         ],
     )  # fmt: skip
-
-
-def quiet(_message) -> None:
-    """Tell nobody."""
-
-
-def never() -> bool:
-    return False
 
 
 def test_the_path_from_texts_to_a_version(home, model, notes, tmp_path):

@@ -6,13 +6,10 @@ import pytest
 
 from danlu.errors import DataError, RecipeError
 from danlu.jobs import pipeline, preparing
+from danlu.planning.sharing import sharing_factor
 from danlu.settings import Home
 from tests.data.files import write_texts
-from tests.jobs.homes import recipe, write_material
-
-
-def quiet(_message) -> None:
-    """Tell nobody."""
+from tests.jobs.homes import quiet, recipe, write_material
 
 
 def test_the_path_from_answers_and_texts_to_a_version(tmp_path):
@@ -25,6 +22,9 @@ def test_the_path_from_answers_and_texts_to_a_version(tmp_path):
     texts = [example for example in prepared.examples if example.text]
     assert (plan.settings.text_weight, plan.settings.batch_size) == (0.5, 3)
     assert texts
+    (sharing,) = [item for item in plan.decisions if item.field == "train.share_prefix"]
+    factor = round(sharing_factor(prepared.examples, plan.settings), 2)
+    assert sharing.params["factor"] == factor, "counted with the texts that the steps hold"
     assert 1 <= plan.settings.texts_per_step <= 4
     assert {item.field for item in plan.decisions} >= {"semi.text_weight", "semi.texts_per_step"}
     assert any("Each step learns 3 answers" in item.text("en") for item in plan.notices)

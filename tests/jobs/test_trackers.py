@@ -28,18 +28,13 @@ from danlu.jobs.trackers.run_settings import settings_of
 from danlu.recipe import Recipe
 from danlu.recipe_file import dump_recipe
 from danlu.settings import Home
-from tests.jobs.homes import recipe, write_material
+from tests.jobs.homes import never, quiet, recipe
 
 SCALARS = {
     "train/loss", "train/learning_rate", "train/grad_norm", "train/epoch", "train/tokens_per_second", "eval/loss",
     "eval/probes_passed", "final/train_loss", "final/heldout_loss", "final/seconds", "final/peak_rss_bytes",
 }  # fmt: skip
 SECRET = "The oven opens with sesame."
-
-
-@pytest.fixture(scope="module")
-def material(tmp_path_factory):
-    return write_material(tmp_path_factory.mktemp("material"))
 
 
 @pytest.fixture
@@ -53,14 +48,6 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("NETRC", str(tmp_path / "no-netrc"))
     monkeypatch.chdir(tmp_path)
     return Home(tmp_path / "home").make()
-
-
-def quiet(_message) -> None:
-    """Tell nobody."""
-
-
-def never() -> bool:
-    return False
 
 
 def prepared_run(home, material, *words: str):

@@ -16,6 +16,7 @@ from danlu.recipe_file import load_recipe
 from danlu.training.forward import LossModel
 from danlu.training.optimizers import Optimizers
 from danlu.training.plugged import objective_named
+from danlu.training.preferences import Reference
 from danlu.training.trained import attach, trainable
 from tests.cli.conftest import danlu  # noqa: F401  a fixture
 from tests.jobs.homes import words, write_material
@@ -65,7 +66,7 @@ def test_a_run_takes_objective_optimizer_and_reader_from_a_package(danlu, exampl
 
 def test_the_example_is_exactly_what_it_says(example):
     model = attach(tiny_model(), settings())
-    losses, focal, rows = LossModel(model), objective_named("focal", settings()), examples(6)
+    losses, focal, rows = LossModel(model), objective_named("focal", settings(), Reference.unmeasured(())), examples(6)
     ((_, piece),) = focal.pieces(losses, rows, 1 << 20)
     packed = focal.loss(losses, piece, rows)
     logits, targets = losses.learned_logits(piece)
@@ -131,7 +132,7 @@ def test_a_misspelled_name_is_asked_about_and_the_known_ones_are_listed(example,
 
 def test_a_plug_in_that_is_gone_is_said(tmp_path):
     with pytest.raises(PluginError) as caught:
-        objective_named("vanished", settings())
+        objective_named("vanished", settings(), Reference.unmeasured(()))
     assert "vanished" in caught.value.message("en")
     with pytest.raises(PluginError):
         Optimizers({"x": torch.nn.Parameter(torch.zeros(2, 2))}, settings(optim="vanished"))
@@ -159,7 +160,7 @@ def test_a_broken_objective_is_one_line_that_names_its_package(danlu, tmp_path, 
         assert "broken-plugin 0.3" in called.err
         assert "Traceback" not in called.err
     with pytest.raises(PluginError) as caught:
-        objective_named("thing", settings())
+        objective_named("thing", settings(), Reference.unmeasured(()))
     message = caught.value.message("en")
     assert "broken-plugin 0.3" in message
     assert says in message

@@ -110,20 +110,43 @@ def micro_batches(examples: Sequence[Example], token_budget: int, *, share_prefi
         share_prefix: compute what examples begin with only once.
     """
     single = unpacked(examples)
-    common = _common(single) if share_prefix else ()
+    common = common_beginning(single) if share_prefix else ()
+    ordered = _in_order(single, common, share_prefix=share_prefix)
+    return pack_together([(example,) for example in ordered], token_budget, common, share_prefix=share_prefix)
+
+
+def pack_together(
+    units: Sequence[Sequence[Example]], token_budget: int, common: tuple[int, ...] = (), *, share_prefix: bool = True
+) -> list[MicroBatch]:
+    """Put texts into micro-batches of at most ``token_budget`` packed tokens, in the order given.
+
+    Args:
+        units: texts that must not be torn apart, such as the two answers of a pair; each at least one.
+        token_budget: most packed tokens of one micro-batch; a unit beyond it makes one of its own.
+        common: what all texts begin with (``common_beginning``).
+        share_prefix: compute what texts begin with only once.
+    """
     groups: list[tuple[list[Example], PrefixTree]] = []
-    for example in _in_order(single, common, share_prefix=share_prefix):
-        if not groups or groups[-1][1].tokens + groups[-1][1].cost(example.input_ids) > token_budget:
-            groups.append(([], PrefixTree(common, share=share_prefix)))
-        members, tree = groups[-1]
-        members.append(example)
-        tree.add(example.input_ids)
+    for first, *others in units:
+        alone = PrefixTree(common, share=share_prefix)
+        alone.add(first.input_ids)
+        more = -alone.tokens
+        for other in others:
+            alone.add(other.input_ids)
+        more += alone.tokens
+        if groups and groups[-1][1].tokens + groups[-1][1].cost(first.input_ids) + more <= token_budget:
+            members, tree = groups[-1]
+            for text in (first, *others):
+                tree.add(text.input_ids)
+            members += (first, *others)
+        else:
+            groups.append(([first, *others], alone))
     return [_lay(members, tree) for members, tree in groups]
 
 
 def pack(examples: Sequence[Example], *, share_prefix: bool = True) -> MicroBatch:
     """Lay examples, each a single text, end to end, with what several begin with only once."""
-    tree = PrefixTree(_common(examples) if share_prefix else (), share=share_prefix)
+    tree = PrefixTree(common_beginning(examples) if share_prefix else (), share=share_prefix)
     for example in examples:
         tree.add(example.input_ids)
     return _lay(examples, tree)
@@ -141,7 +164,7 @@ def computed_tokens(members: Sequence[Sequence[Example]], token_budget: int, *, 
     return sum(piece.layout.total for step in pieces for piece in step)
 
 
-def _common(examples: Sequence[Example]) -> tuple[int, ...]:
+def common_beginning(examples: Sequence[Example]) -> tuple[int, ...]:
     """Return what all examples begin with, if it is worth to be shared."""
     length = common_prefix([example.input_ids for example in examples])
     return examples[0].input_ids[:length] if worth_sharing(length, len(examples)) else ()

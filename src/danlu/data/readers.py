@@ -23,7 +23,7 @@ class Reader(Protocol):
         """Say whether a file with one of these suffixes is meant for this reader."""
 
     def rows(self, path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
-        """Yield each row with the line it begins on (from 1): fields as in a JSON file of Alpaca, ShareGPT or texts.
+        """Yield each row with the line it begins on (from 1): fields as a JSON file of examples or texts has them.
 
         A ``DanluError`` that it raises is shown as it is; any other error is shown with the package's name.
         """

@@ -45,7 +45,7 @@ from danlu.training.forward import LossModel
 from danlu.training.loop import Ask, Job, fit
 from danlu.training.objectives import Objective
 from danlu.training.plugged import objective_named
-from danlu.training.preferences import PreferenceObjective, Reference
+from danlu.training.preferences import Reference
 from danlu.training.trained import TrainedModel, adapter_off, load_trained
 
 _PROBES_WATCHED = 2
@@ -77,7 +77,7 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
             tell(Happened(event=event))
             return logged
 
-        def judged(event: Event) -> None:
+        def emit_judged(event: Event) -> None:
             """Say before the end what the curves of the whole run say, those before an interruption included."""
             if isinstance(event, Finished):
                 for finding in findings(item.event for item in run.events()):
@@ -106,7 +106,7 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
                     _objective(prepared, tell),
                     continued=plan.continued_from is not None,
                 )
-                result = fit(prepared.model, job, plan.settings, judged, asked_to_stop, resume=resume)
+                result = fit(prepared.model, job, plan.settings, emit_judged, asked_to_stop, resume=resume)
             except DanluError as error:
                 # The log may be what could not be written (a full disk): the error itself goes on either way.
                 _emit_failure(emit, error)
@@ -303,16 +303,14 @@ def _questions(prepared: Prepared, count: int) -> list[tuple[Message, ...]]:
 
 def _objective(prepared: Prepared, tell: Tell) -> Objective:
     """Return what is learned; of judged answers with the scores of the model as it is before the first step."""
-    settings, preference = prepared.plan.settings, prepared.plan.settings.preference
-    if preference is None:
-        return objective_named(prepared.plan.objective, settings)
+    plan = prepared.plan
     examples = [*prepared.examples, *prepared.heldout]
-    if not preference.referenced:
-        return PreferenceObjective(preference, Reference.unmeasured(examples))
-    tell(Note(text=t("jobs.note_reference", examples=len(examples))))
-    losses = LossModel(prepared.model, share_prefix=settings.share_prefix)
-    path = prepared.run.path / _REFERENCE
-    return PreferenceObjective(preference, Reference.kept(path, losses, examples, settings.token_budget))
+    reference = Reference.unmeasured(examples)
+    if plan.settings.preference is not None and plan.settings.preference.referenced:
+        tell(Note(text=t("jobs.note_reference", examples=len(examples))))
+        losses = LossModel(prepared.model, share_prefix=plan.settings.share_prefix)
+        reference = Reference.kept(prepared.run.path / _REFERENCE, losses, examples, plan.settings.token_budget)
+    return objective_named(plan.objective, plan.settings, reference)
 
 
 def _asker(prepared: Prepared) -> Ask | None:

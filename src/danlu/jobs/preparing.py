@@ -53,7 +53,7 @@ from danlu.planning.plan import Notice, Plan, make_plan, with_probed_rate
 from danlu.planning.probe import probe_rate
 from danlu.planning.requirements import require_built
 from danlu.planning.rules import disk_needed
-from danlu.planning.semi_rules import decide_semi, require_semi
+from danlu.planning.semi_rules import decide_semi
 from danlu.planning.sharing import decide_sharing
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
@@ -61,7 +61,7 @@ from danlu.training.guarding import memory_errors
 from danlu.training.memory import keep_freed_memory
 from danlu.training.objectives import Objective
 from danlu.training.plugged import objective_named, require_objective
-from danlu.training.preferences import PreferenceObjective, Reference
+from danlu.training.preferences import Reference
 from danlu.training.trained import TrainedModel, attach
 
 WATCHED_TOKENS: Final = 24
@@ -112,7 +112,6 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         DanluError: whatever cannot be used, with its place and remedy.
     """
     require_built(recipe)
-    require_semi(recipe)
     require_trackers(recipe)
     require_objective(recipe.objective)
     recipe = with_absolute_paths(recipe)
@@ -148,6 +147,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
             material = with_texts(decided.material, plan, recipe, library)
             if plan.unlabelled:
                 plan = decide_semi(plan, recipe, material.examples)
+            plan = decide_sharing(plan, recipe, material.examples)
             require_free(home.runs, disk_needed(plan.settings, base.architecture))
             if start is not None:
                 keep_start(start, run)
@@ -189,7 +189,6 @@ def _decide(
     material = decided.material
     thinking, notices = material.chat_format.thinking, decided.notices
     plan = make_plan(recipe, base, material.facts, machine, datasets, decided.holdout, thinking, notices, measured)
-    plan = decide_sharing(plan, recipe, material.examples)
     ids = pieces_of(base.path, run.tokenizer or base.path, recipe.new_tokens)
     more = [] if start is None else [_goes_on(start)]
     if ids:
@@ -240,10 +239,7 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
 def _unmeasured(prepared: Prepared) -> Objective:
     """Return what is learned, for measuring its cost: of judged answers without the scores they are compared with."""
     plan = prepared.plan
-    preference = plan.settings.preference
-    if preference is None:
-        return objective_named(plan.objective, plan.settings)
-    return PreferenceObjective(preference, Reference.unmeasured(prepared.examples))
+    return objective_named(plan.objective, plan.settings, Reference.unmeasured(prepared.examples))
 
 
 def set_up_process() -> None:

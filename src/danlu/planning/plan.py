@@ -123,13 +123,24 @@ class Plan(BaseModel):
     probe: RateProbe | None = None
 
 
-class _Decider:
-    """Takes the recipe's value where there is one, the rule's where it says ``auto``, and notes which."""
+class Decider:
+    """Takes the recipe's value where there is one, the rule's where it says ``auto``, and notes which.
 
-    def __init__(self) -> None:
-        self.decisions: list[Decision] = []
+    Attributes:
+        decisions: what was decided, in order.
+    """
+
+    def __init__(self, decisions: Sequence[Decision] = ()) -> None:
+        self.decisions = [*decisions]
 
     def decide(self, name: str, wished: Value, rule: Choice) -> Any:
+        """Return the value of a field.
+
+        Args:
+            name: dotted name in the recipe.
+            wished: what the recipe says.
+            rule: what is taken for ``auto``.
+        """
         if wished != "auto":
             self.decisions.append(Decision(field=name, value=wished, by="recipe", reason="planning.chosen"))
             return wished
@@ -212,7 +223,7 @@ def make_plan(
         RecipeError: the recipe asks for something that is not built yet.
     """
     require_built(recipe)
-    decider = _Decider()
+    decider = Decider()
     wish = recipe.train
     decider.decide("data.holdout", recipe.data.holdout, holdout)
     texts = data.texts is not None

@@ -17,6 +17,7 @@ def require_built(recipe: Recipe) -> None:
     """
     _require_one_of(recipe)
     require_preference(recipe)
+    _require_semi(recipe)
     if recipe.train.learning_rate == "probe" and recipe.objective in {"dpo", "kto"}:
         raise RecipeError("planning.probe_judged", "train.learning_rate", objective=recipe.objective)
     if recipe.method == "qlora" and find_spec("bitsandbytes") is None:
@@ -31,6 +32,18 @@ def require_built(recipe: Recipe) -> None:
         raise RecipeError("planning.needs_extra", "train.optim", value="adamw_8bit", extra="gpu")
     if recipe.resources.devices not in {"auto", 1}:
         raise RecipeError("planning.not_built", "resources.devices", value=recipe.resources.devices, built="1")
+
+
+def _require_semi(recipe: Recipe) -> None:
+    """Refuse texts that nothing reads, semi without texts, and semi with smoothed targets, which it does not have."""
+    if recipe.objective != "semi":
+        if recipe.data.unlabelled:
+            raise RecipeError("planning.unlabelled_without_semi", "data.unlabelled", objective=recipe.objective)
+        return
+    if not recipe.data.unlabelled:
+        raise RecipeError("planning.semi_without_texts", "data.unlabelled")
+    if recipe.train.label_smoothing_factor:
+        raise RecipeError("planning.semi_with_smoothing", "train.label_smoothing_factor")
 
 
 def _require_one_of(recipe: Recipe) -> None:

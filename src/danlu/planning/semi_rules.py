@@ -12,7 +12,7 @@ from typing import Final
 from danlu.data.conversations import Conversation
 from danlu.data.examples import Example
 from danlu.errors import RecipeError
-from danlu.planning.plan import Decision, Notice, Plan
+from danlu.planning.plan import Decider, Notice, Plan
 from danlu.planning.rules import Choice
 from danlu.recipe import Recipe
 
@@ -79,9 +79,10 @@ def text_length(plan: Plan) -> int:
 
 
 def text_weight() -> Choice:
-    """0.5: what Radford et al. 2018 ("Improving language understanding by generative pre-training") give the text
-    loss beside that of the task when they fine-tune on both.
-    """  # noqa: D205 - the title of the paper needs the line
+    """0.5: what the text loss counts beside that of the task where both were first fine-tuned on.
+
+    Radford et al. 2018, "Improving language understanding by generative pre-training", section 4.1.
+    """
     return Choice(_TEXT_WEIGHT, "planning.semi_weight")
 
 
@@ -94,22 +95,6 @@ def texts_per_step(texts: int, steps: int) -> Choice:
     return Choice(min(_MOST_TEXTS, max(1, math.ceil(texts / steps))), "planning.semi_texts", {"texts": texts})
 
 
-def require_semi(recipe: Recipe) -> None:
-    """Check that what is to be learned beside answers is named, and learned.
-
-    Raises:
-        RecipeError: one without the other, or with smoothed targets, which the two means do not have.
-    """
-    if recipe.objective != "semi":
-        if recipe.data.unlabelled:
-            raise RecipeError("planning.unlabelled_without_semi", "data.unlabelled", objective=recipe.objective)
-        return
-    if not recipe.data.unlabelled:
-        raise RecipeError("planning.semi_without_texts", "data.unlabelled")
-    if recipe.train.label_smoothing_factor:
-        raise RecipeError("planning.semi_with_smoothing", "train.label_smoothing_factor")
-
-
 def decide_semi(plan: Plan, recipe: Recipe, examples: Sequence[Example]) -> Plan:
     """Return the plan with what each step holds of both kinds, and what the texts count.
 
@@ -119,30 +104,17 @@ def decide_semi(plan: Plan, recipe: Recipe, examples: Sequence[Example]) -> Plan
         examples: answers and texts.
     """
     texts = sum(example.text for example in examples)
-    settings, decisions = plan.settings, list(plan.decisions)
-    values: dict[str, float | int] = {}
-    for name, wished, rule in (
-        ("text_weight", recipe.semi.text_weight, text_weight()),
-        ("texts_per_step", recipe.semi.texts_per_step, texts_per_step(texts, settings.steps)),
-    ):
-        field, chosen = f"semi.{name}", wished != "auto"
-        value = rule.value if wished == "auto" else wished
-        if chosen:
-            decisions.append(Decision(field=field, value=value, by="recipe", reason="planning.chosen"))
-        else:
-            decisions.append(Decision(field=field, value=value, by="danlu", reason=rule.reason, params=rule.params))
-        values[name] = value if isinstance(value, int | float) else 0
-    read = values["texts_per_step"] * settings.steps / texts
+    settings, decider = plan.settings, Decider(plan.decisions)
+    weight = decider.decide("semi.text_weight", recipe.semi.text_weight, text_weight())
+    count = decider.decide("semi.texts_per_step", recipe.semi.texts_per_step, texts_per_step(texts, settings.steps))
     notice = Notice(
         code="planning.notice_semi",
-        params={
-            "answers": settings.batch_size, "texts": int(values["texts_per_step"]), "passes": round(read, 2),
-        },
-    )  # fmt: skip
+        params={"answers": settings.batch_size, "texts": count, "passes": round(count * settings.steps / texts, 2)},
+    )
     return plan.model_copy(
         update={
-            "settings": settings.model_copy(update=values),
-            "decisions": tuple(decisions),
+            "settings": settings.model_copy(update={"text_weight": weight, "texts_per_step": count}),
+            "decisions": tuple(decider.decisions),
             "notices": (*plan.notices, notice),
         }
     )

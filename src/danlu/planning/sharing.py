@@ -7,7 +7,8 @@ from typing import Final
 
 from danlu.data.batches import computed_tokens, mixed_members
 from danlu.data.examples import Example
-from danlu.planning.plan import Decision, Plan
+from danlu.planning.plan import Decider, Plan
+from danlu.planning.rules import Choice
 from danlu.recipe import Recipe
 from danlu.training.settings import TrainSettings
 
@@ -28,18 +29,16 @@ def decide_sharing(plan: Plan, recipe: Recipe, examples: Sequence[Example]) -> P
     settings, wished = plan.settings, recipe.train.share_prefix
     factor = sharing_factor(examples, settings)
     params: dict[str, str | int | float] = {"factor": round(factor, 2)}
+    worth = factor >= _WORTH
+    rule = Choice(worth, "planning.share_on" if worth else "planning.share_off", params)
     if settings.lora.lora_dropout or settings.neftune_noise_alpha:
-        decision = Decision(field=FIELD, value=False, by="danlu", reason="planning.share_impossible")
-    elif wished != "auto":
-        decision = Decision(field=FIELD, value=wished, by="recipe", reason="planning.chosen")
-    elif factor >= _WORTH:
-        decision = Decision(field=FIELD, value=True, by="danlu", reason="planning.share_on", params=params)
-    else:
-        decision = Decision(field=FIELD, value=False, by="danlu", reason="planning.share_off", params=params)
+        wished, rule = "auto", Choice(False, "planning.share_impossible")
+    decider = Decider(plan.decisions)
+    share = bool(decider.decide(FIELD, wished, rule))
     return plan.model_copy(
         update={
-            "settings": settings.model_copy(update={"share_prefix": bool(decision.value)}),
-            "decisions": (*plan.decisions, decision),
+            "settings": settings.model_copy(update={"share_prefix": share}),
+            "decisions": tuple(decider.decisions),
         }
     )
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Any, Final, Protocol, cast
+from typing import Any, Final, Protocol, cast, get_args
 
 import torch
 
 from danlu.plugins import Plugin, find
+from danlu.recipe import Objective as OwnObjective
 from danlu.training.objectives import Objective, objective_of
+from danlu.training.preferences import PreferenceObjective, Reference
 from danlu.training.settings import TrainSettings
 
-_MEANS: Final = frozenset({"sft", "pretrain", "semi"})
-_OWN: Final = _MEANS | {"dpo", "kto", "orpo"}
+_OWN: Final = frozenset(get_args(OwnObjective))
 _METHODS: Final = {"pieces": 3, "loss": 3, "heldout_loss": 3}
 
 
@@ -29,15 +30,20 @@ class OptimizerFactory(Protocol):
         """
 
 
-def objective_named(name: str, settings: TrainSettings) -> Objective:
-    """Return the objective of a plan: a mean over tokens, or a plug-in's.
+def objective_named(name: str, settings: TrainSettings, reference: Reference) -> Objective:
+    """Return the objective of a plan: a mean over tokens, a comparison of answers, or a plug-in's.
 
-    Those that compare answers need scores of the untouched model and are made where these are (``jobs.pipeline``).
+    Args:
+        name: what the plan calls it.
+        settings: what the plan has decided for it.
+        reference: what judged answers are compared with; nothing else looks at it.
 
     Raises:
         PluginError: it comes from a plug-in that is gone or broken; the message names the package.
     """
-    return objective_of(settings) if name in _MEANS else made_objective(find("danlu.objectives", name))
+    if settings.preference is not None:
+        return PreferenceObjective(settings.preference, reference)
+    return objective_of(settings) if name in _OWN else made_objective(find("danlu.objectives", name))
 
 
 def require_objective(name: str) -> None:

@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 from torch.nn.functional import logsigmoid, softplus
 
-from danlu.data.batches import MicroBatch, pack
+from danlu.data.batches import MicroBatch, common_beginning, pack_together
 from danlu.data.examples import Example
 from danlu.errors import TrainingError
 from danlu.training.adapter import load_tensors, save_tensors
@@ -301,28 +301,37 @@ def _pieces(
     shift: _Shift | None,
 ) -> list[Piece]:
     """Put examples together by length as long as they fit the budget; one that never fits is a piece of its own."""
-
-    def computed(texts: Sequence[Example]) -> int:
-        lengths = [len(text.input_ids) for text in texts]
-        return sum(lengths) if losses.packed else len(lengths) * max(lengths)
-
-    groups: list[list[Example]] = []
-    filled: list[Example] = []
-    for example in sorted(examples, key=lambda item: sum(len(text.input_ids) for text in texts_of(item))):
-        texts = texts_of(example)
-        if groups and computed([*filled, *texts]) <= token_budget:
-            groups[-1].append(example)
-            filled += texts
-        else:
-            groups.append([example])
-            filled = [*texts]
-    made = []
-    for group in groups:
-        texts = tuple(text for example in group for text in texts_of(example))
-        batch: Batch = pack(texts, share_prefix=losses.share_prefix) if losses.packed else texts
-        tokens = batch.layout.total if isinstance(batch, MicroBatch) else computed(texts)
-        made.append(Piece(batch, tuple(group), tokens, shift))
+    ordered = sorted(examples, key=lambda item: sum(len(text.input_ids) for text in texts_of(item)))
+    units = [texts_of(example) for example in ordered]
+    made: list[Piece] = []
+    for batch, tokens in _packed(losses, units, token_budget) if losses.packed else _padded(units, token_budget):
+        count, members = len(batch.examples if isinstance(batch, MicroBatch) else batch), []
+        while count:
+            members.append(ordered.pop(0))
+            count -= len(texts_of(members[-1]))
+        made.append(Piece(batch, tuple(members), tokens, shift))
     return made
+
+
+def _packed(losses: LossModel, units: Sequence[Sequence[Example]], token_budget: int) -> list[tuple[Batch, int]]:
+    share = losses.share_prefix
+    common = common_beginning([text for unit in units for text in unit]) if share and units else ()
+    return [(batch, batch.layout.total) for batch in pack_together(units, token_budget, common, share_prefix=share)]
+
+
+def _padded(units: Sequence[Sequence[Example]], token_budget: int) -> list[tuple[Batch, int]]:
+    groups: list[list[Example]] = []
+    for unit in units:
+        together = [*groups[-1], *unit] if groups else []
+        if together and _rectangle(together) <= token_budget:
+            groups[-1] = together
+        else:
+            groups.append([*unit])
+    return [(group, _rectangle(group)) for group in groups]
+
+
+def _rectangle(texts: Sequence[Example]) -> int:
+    return len(texts) * max(len(text.input_ids) for text in texts)
 
 
 def _scores(losses: LossModel, batch: Batch) -> torch.Tensor:
