@@ -15,7 +15,7 @@ from danlu.jobs import pipeline, preparing
 from danlu.jobs.messages import Happened
 from tests.data.files import question_rows, write_json_rows
 from tests.data.test_preferences import label_rows, pair_rows
-from tests.jobs.homes import never, recipe
+from tests.jobs.homes import never, quiet, recipe
 from tests.tiny import write_tiny_model
 
 
