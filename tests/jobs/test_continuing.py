@@ -11,13 +11,13 @@ from peft import LoraConfig, get_peft_model
 from safetensors.torch import load_file
 
 from danlu.errors import DanluError, RecipeError
-from danlu.events import Eval, Started, Step
+from danlu.events import Eval
 from danlu.jobs import pipeline, preparing
 from danlu.models.load import load_model
 from danlu.settings import Home
 from danlu.training.forward import LossModel
 from danlu.training.trained import adapter_off
-from tests.jobs.homes import never, quiet, recipe, write_material
+from tests.jobs.homes import assert_same_bits, never, quiet, recipe, stopped_and_resumed, write_material
 from tests.tiny import tiny_model, write_tiny_model
 
 
@@ -86,20 +86,8 @@ def test_a_stopped_run_goes_on_to_the_same_bits_though_the_first_run_is_gone(fir
     shutil.copytree(run.path, home.runs / run.name)
     wanted = recipe(*material, f"lora.adapter={run.name}", *words)
     whole, _ = trained(home, wanted)
-    parts = preparing.prepare(home, wanted, quiet, predict_cost=False)
-    steps = []
-    pipeline.train(
-        parts,
-        lambda told: steps.append(told) if isinstance(getattr(told, "event", None), Step) else None,
-        lambda: len(steps) == 2,
-    )
-    shutil.rmtree(home.runs / run.name)
-    again = preparing.reopen(home, parts.run.name, quiet)
-    assert pipeline.train(again, quiet, never, resume=True).status == "finished"
-    starts = [item.event.from_step for item in parts.run.events() if isinstance(item.event, Started)]
-    assert starts == [0, 2]
-    one, other = adapter_of(whole.run), adapter_of(parts.run)
-    assert all(one[name].equal(other[name]) for name in one)
+    again, _ = stopped_and_resumed(home, wanted, 2, between=lambda: shutil.rmtree(home.runs / run.name))
+    assert_same_bits(whole.run, again.run)
 
 
 @pytest.mark.parametrize("kind", ["use_rslora", "use_dora"])

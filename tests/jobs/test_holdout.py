@@ -3,14 +3,12 @@
 from __future__ import annotations
 
 import pytest
-from safetensors.torch import load_file
 
 from danlu.errors import DataError, NotFoundError
-from danlu.events import Step
 from danlu.jobs import pipeline, preparing
 from danlu.training.forward import LossModel
 from tests.data.files import question_rows, write_json_rows
-from tests.jobs.homes import never, quiet, recipe
+from tests.jobs.homes import assert_same_bits, never, quiet, recipe, stopped_and_resumed
 
 
 def test_all_rows_are_learned_and_the_other_data_are_measured_on(home, material, tmp_path):
@@ -38,17 +36,8 @@ def test_a_stopped_run_measured_on_other_data_goes_on_to_the_same_bits(home, mat
     whole = preparing.prepare(home, wanted, quiet, predict_cost=False)
     assert pipeline.train(whole, quiet, never).steps == 5
     assert not [item for item in whole.plan.notices if item.code == "planning.notice_holdout_copies"]
-    parts = preparing.prepare(home, wanted, quiet, predict_cost=False)
-    steps = []
-    pipeline.train(
-        parts,
-        lambda told: steps.append(told) if isinstance(getattr(told, "event", None), Step) else None,
-        lambda: len(steps) == 2,
-    )
-    again = preparing.reopen(home, parts.run.name, quiet)
-    pipeline.train(again, quiet, never, resume=True)
-    one, other_ = (load_file(item.run.adapter / "adapter_model.safetensors") for item in (whole, again))
-    assert all(one[name].equal(other_[name]) for name in one)
+    again, _ = stopped_and_resumed(home, wanted, after=2)
+    assert_same_bits(whole.run, again.run)
 
 
 def test_texts_are_measured_on_other_texts(home, material, tmp_path):

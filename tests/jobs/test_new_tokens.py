@@ -10,7 +10,7 @@ from peft import PeftModel
 from safetensors.torch import load_file
 
 from danlu.errors import RecipeError
-from danlu.events import Step, Warned
+from danlu.events import Warned
 from danlu.export.merge import write_merged
 from danlu.jobs import pipeline, preparing
 from danlu.jobs.exporting import export_run
@@ -21,7 +21,7 @@ from danlu.serving.transformers_model import LocalModel
 from danlu.training.forward import LossModel
 from danlu.training.trained import attach, finished_folder, trainable
 from tests.data.files import write_json_rows
-from tests.jobs.homes import never, quiet, recipe
+from tests.jobs.homes import assert_same_bits, never, quiet, recipe, stopped_and_resumed
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.fitting import examples, settings
 
@@ -115,21 +115,11 @@ def test_new_words_are_learned_resumed_to_the_same_bits_and_exported(home, tmp_p
     pipeline.train(whole, seen.append, never)
     assert not [told for told in seen if isinstance(getattr(told, "event", None), Warned)], "packed is plain"
 
-    parts = preparing.prepare(home, wanted, quiet, predict_cost=False)
-    steps = []
-    pipeline.train(
-        parts,
-        lambda told: steps.append(told) if isinstance(getattr(told, "event", None), Step) else None,
-        lambda: len(steps) == 2,
-    )
-    again = preparing.reopen(home, parts.run.name, quiet)
-    pipeline.train(again, quiet, never, resume=True)
-    kept = finished_folder(wanted.method)
-    one, other = (load_file(next((item.run.path / kept).glob("*.safetensors"))) for item in (whole, again))
-    assert one.keys() == other.keys()
-    assert all(one[name].equal(other[name]) for name in one)
-    if kept == "adapter":
-        assert not [name for name in one if "embed_tokens" in name and "trainable_tokens_delta" not in name]
+    again, _ = stopped_and_resumed(home, wanted, after=2)
+    assert_same_bits(whole.run, again.run)
+    if finished_folder(wanted.method) == "adapter":
+        names = load_file(whole.run.adapter / "adapter_model.safetensors")
+        assert not [name for name in names if "embed_tokens" in name and "trainable_tokens_delta" not in name]
 
     prepared = preparing.reopen(home, whole.run.name, quiet)
     proof = pipeline.prove_run(prepared, quiet)

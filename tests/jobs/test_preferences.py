@@ -6,7 +6,7 @@ import json
 
 import pytest
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
 from danlu.errors import DataError, RecipeError, TrainingError
 from danlu.evaluation.result import Proof
@@ -15,7 +15,7 @@ from danlu.jobs import pipeline, preparing
 from danlu.jobs.messages import Happened
 from tests.data.files import question_rows, write_json_rows
 from tests.data.test_preferences import label_rows, pair_rows
-from tests.jobs.homes import never, quiet, recipe
+from tests.jobs.homes import assert_same_bits, never, quiet, recipe, stopped_and_resumed
 from tests.tiny import write_tiny_model
 
 
@@ -33,13 +33,6 @@ def pairs(tmp_path):
 def labels(tmp_path):
     return write_json_rows(tmp_path / "labels.json", label_rows(24))
 
-
-def trained_tensors(run) -> dict[str, torch.Tensor]:
-    (path,) = run.trained.glob("*.safetensors")
-    return load_file(path)
-
-
-def events(told, kind):
     return [item.event for item in told if isinstance(item, Happened) and isinstance(item.event, kind)]
 
 
@@ -93,21 +86,10 @@ def test_a_stopped_run_goes_on_to_the_same_bits(home, model, pairs, labels, obje
     made = recipe(model, labels if objective == "kto" else pairs, *words)
     whole = preparing.prepare(home, made, quiet, predict_cost=False)
     pipeline.train(whole, quiet, never)
-    parts = preparing.prepare(home, made, quiet, predict_cost=False)
-
-    def stop_at_three(message) -> None:
-        if isinstance(message, Happened) and isinstance(message.event, Step) and message.event.step == 3:
-            parts.run.stop_file.touch()
-
-    assert pipeline.train(parts, stop_at_three, never).status == "stopped"
-    kept = parts.run.path / "reference.safetensors"
-    assert kept.exists() == (objective != "orpo")
-    again = preparing.reopen(home, parts.run.name, quiet)
-    report = pipeline.train(again, quiet, never, resume=True)
-    assert report.status == "finished"
+    again, report = stopped_and_resumed(home, made, after=3)
+    assert (again.run.path / "reference.safetensors").exists() == (objective != "orpo")
     assert report.heldout_loss < report.heldout_loss_before
-    one, other = trained_tensors(whole.run), trained_tensors(parts.run)
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert_same_bits(whole.run, again.run)
     if objective == "kto":
         assert pipeline.prove_run(again, quiet).preferences.moved > 0.5
 

@@ -5,18 +5,16 @@ from __future__ import annotations
 import json
 
 import pytest
-import torch
-from safetensors.torch import load_file
 
 from danlu.data.examples import unpacked
 from danlu.errors import DataError, RecipeError
 from danlu.evaluation.result import Proof
-from danlu.events import Sample, Step
+from danlu.events import Sample
 from danlu.jobs import pipeline, preparing
 from danlu.jobs.messages import Happened
 from danlu.recipe_file import load_recipe
 from tests.data.files import question_rows, story, write_json_rows, write_texts
-from tests.jobs.homes import never, quiet
+from tests.jobs.homes import assert_same_bits, never, quiet, stopped_and_resumed
 from tests.tiny import write_tiny_model
 
 
@@ -119,22 +117,10 @@ def test_no_more_documents_are_read_than_wanted(home, model, tmp_path):
 
 
 def test_a_stopped_run_goes_on_to_the_same_bits(home, model, notes):
-    def weights(run):
-        return load_file(run.adapter / "adapter_model.safetensors")
-
     whole = preparing.prepare(home, recipe(model, notes), quiet, predict_cost=False)
     pipeline.train(whole, quiet, never)
-    parts = preparing.prepare(home, recipe(model, notes), quiet, predict_cost=False)
-
-    def stop_at_three(message) -> None:
-        if isinstance(message, Happened) and isinstance(message.event, Step) and message.event.step == 3:
-            parts.run.stop_file.touch()
-
-    assert pipeline.train(parts, stop_at_three, never).status == "stopped"
-    again = preparing.reopen(home, parts.run.name, quiet)
-    assert pipeline.train(again, quiet, never, resume=True).status == "finished"
-    one, other = weights(whole.run), weights(parts.run)
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    again, _ = stopped_and_resumed(home, recipe(model, notes), after=3)
+    assert_same_bits(whole.run, again.run)
 
 
 def test_questions_may_be_asked_of_a_model_that_learns_texts(home, model, notes, tmp_path):
