@@ -33,6 +33,8 @@ def pairs(tmp_path):
 def labels(tmp_path):
     return write_json_rows(tmp_path / "labels.json", label_rows(24))
 
+
+def events(told, kind):
     return [item.event for item in told if isinstance(item, Happened) and isinstance(item.event, kind)]
 
 
