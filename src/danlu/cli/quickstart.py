@@ -15,6 +15,7 @@ from rich.markup import escape
 
 from danlu.cli.common import HomeOption, JsonOption, console, duration, print_json, settings_for
 from danlu.cli.forge import carry_out
+from danlu.cli.render import show_prediction_error
 from danlu.cli.serve import run_until_stopped
 from danlu.data.datasets import DatasetLibrary, require_kind
 from danlu.errors import ConflictError, DataError
@@ -95,6 +96,9 @@ def quickstart(
     assert version.run is not None
     proof = read_as(Proof, Runs(folder).get(version.run).path / "proof.json")
     _show_proof(proof)
+    report = Runs(folder).get(version.run).report()
+    if report is not None:
+        show_prediction_error(console, report)
     console.print(escape(t("cli.report_at", path=Runs(folder).get(version.run).path / "report.html")))
     with Store.open(folder, settings.database_url) as store:
         suggestions = [item.question for item in proof.probes.items if item.passed_after][:_SUGGESTED]

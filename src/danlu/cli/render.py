@@ -29,6 +29,7 @@ from danlu.jobs.messages import (
     Told,
     Trained,
 )
+from danlu.jobs.runs import TrainReport
 from danlu.llamafactory.translation import show
 from danlu.planning.plan import Decision, Plan
 from danlu.recipe_file import ReadRecipe
@@ -226,3 +227,21 @@ def _value(decision: Decision) -> str:
     if isinstance(value, bool) or value is None:
         return t(f"cli.{'yes' if value else 'no'}")
     return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def show_prediction_error(to: Console, report: TrainReport) -> None:
+    """Print what was predicted beside what it took."""
+    error, predicted = report.prediction_error, report.plan
+    if error is None or error.seconds is None or predicted is None:
+        return
+    to.print(
+        t(
+            "cli.prediction_error",
+            predicted=duration(report.seconds / (1 + error.seconds)),
+            taken=duration(report.seconds),
+            time_off=error.seconds,
+            memory=format_bytes(predicted.predicted_peak_rss_bytes),
+            peak=format_bytes(report.peak_rss_bytes),
+            memory_off=error.peak_rss_bytes,
+        )
+    )

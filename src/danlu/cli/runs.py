@@ -10,8 +10,8 @@ from rich.table import Table
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.cli.forge import carry_out
-from danlu.cli.render import Display, print_plan
-from danlu.cli.train import show_prediction_error, show_trained
+from danlu.cli.render import Display, print_plan, show_prediction_error
+from danlu.cli.train import show_trained
 from danlu.errors import ConflictError
 from danlu.events import Eval, Step, follow_events
 from danlu.i18n import language, t

@@ -6,17 +6,16 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
 from rich.markup import escape
 
 from danlu.cli.common import HomeOption, JsonOption, console, duration, home_of, print_json, split_recipe
 from danlu.cli.forge import carry_out
-from danlu.cli.render import Display, print_reading
+from danlu.cli.render import Display, print_reading, show_prediction_error
 from danlu.events import Warned
 from danlu.files import format_bytes
 from danlu.i18n import language, t
 from danlu.jobs.forge_order import Order
-from danlu.jobs.runs import Runs, TrainReport
+from danlu.jobs.runs import Runs
 from danlu.recipe_file import ReadRecipe, read_recipe
 from danlu.settings import Home
 
@@ -59,24 +58,6 @@ def _read(words: list[str] | None) -> ReadRecipe:
     if read.translations and path is not None:
         print_reading(console, read, path.name)
     return read
-
-
-def show_prediction_error(to: Console, report: TrainReport) -> None:
-    """Print what was predicted beside what it took."""
-    error, predicted = report.prediction_error, report.plan
-    if error is None or error.seconds is None or predicted is None:
-        return
-    to.print(
-        t(
-            "cli.prediction_error",
-            predicted=duration(report.seconds / (1 + error.seconds)),
-            taken=duration(report.seconds),
-            time_off=error.seconds,
-            memory=format_bytes(predicted.predicted_peak_rss_bytes),
-            peak=format_bytes(report.peak_rss_bytes),
-            memory_off=error.peak_rss_bytes,
-        )
-    )
 
 
 def show_trained(home: Path, display: Display, *, as_json: bool) -> None:
