@@ -126,18 +126,8 @@ def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
         problems.append(_problem("data.few_rows", "warning", 0, 0, None, what, t("data.few_rows.fix", enough=FEW_ROWS)))
     tokens = None
     if chat_format is not None and conversations:
-        tokens = _report(count_tokens(encode(conversations, chat_format)))
-    return DataReport(
-        file=str(path),
-        row_format=row_format.name,
-        kind="conversations",
-        rows=len(rows),
-        usable=len(usable),
-        problems=tuple(problems),
-        tokens=tokens,
-        duplicates=len(copies),
-        leaks=None,
-    )
+        tokens = _lengths(count_tokens(encode(conversations, chat_format)))
+    return _report(path, rows, row_format.name, "conversations", len(usable), problems, copies, tokens)
 
 
 def _check_texts(path: Path, rows: list[Row], chat_format: ChatFormat | None) -> DataReport:
@@ -154,19 +144,9 @@ def _check_texts(path: Path, rows: list[Row], chat_format: ChatFormat | None) ->
     tokens = None
     if chat_format is not None and documents:
         whole = cut(documents, DocumentFormat.of(chat_format.tokenizer), sys.maxsize)
-        tokens = _report(count_tokens(whole))
-    return DataReport(
-        file=str(path),
-        row_format=text_format.name,
-        kind="texts",
-        rows=len(rows),
-        usable=len(documents),
-        problems=tuple(problems),
-        tokens=tokens,
-        duplicates=len(copies),
-        leaks=None,
-        characters=characters,
-    )
+        tokens = _lengths(count_tokens(whole))
+    report = _report(path, rows, text_format.name, "texts", len(documents), problems, copies, tokens)
+    return report.model_copy(update={"characters": characters})
 
 
 def _check_judged(path: Path, rows: list[Row], judged: JudgedFormat, chat_format: ChatFormat | None) -> DataReport:
@@ -183,18 +163,9 @@ def _check_judged(path: Path, rows: list[Row], judged: JudgedFormat, chat_format
     tokens = None
     if chat_format is not None and items:
         answers = encode([answer for item in items for answer in item.answers], chat_format)
-        tokens = _report(count_tokens(answers))
-    return DataReport(
-        file=str(path),
-        row_format=judged.name,
-        kind="preferences" if judged.name == "pairs" else "labels",
-        rows=len(rows),
-        usable=len(items),
-        problems=tuple(problems),
-        tokens=tokens,
-        duplicates=len(copies),
-        leaks=None,
-    )
+        tokens = _lengths(count_tokens(answers))
+    kind: Kind = "preferences" if judged.name == "pairs" else "labels"
+    return _report(path, rows, judged.name, kind, len(items), problems, copies, tokens)
 
 
 def _check_questions(path: Path, rows: list[Row], chat_format: ChatFormat | None) -> DataReport:
@@ -206,13 +177,26 @@ def _check_questions(path: Path, rows: list[Row], chat_format: ChatFormat | None
     tokens = None
     if chat_format is not None and questions:
         prompts = [tuple(chat_format.prompt_ids(question.messages)) for question in questions]
-        tokens = _report(count_tokens([Example(ids, (False,) * len(ids), 0) for ids in prompts]))
+        tokens = _lengths(count_tokens([Example(ids, (False,) * len(ids), 0) for ids in prompts]))
+    return _report(path, rows, asked.name, "questions", len(questions), problems, copies, tokens)
+
+
+def _report(
+    path: Path,
+    rows: list[Row],
+    row_format: str,
+    kind: Kind,
+    usable: int,
+    problems: list[DataProblem],
+    copies: list[DataProblem],
+    tokens: TokenReport | None,
+) -> DataReport:
     return DataReport(
         file=str(path),
-        row_format=asked.name,
-        kind="questions",
+        row_format=row_format,
+        kind=kind,
         rows=len(rows),
-        usable=len(questions),
+        usable=usable,
         problems=tuple(problems),
         tokens=tokens,
         duplicates=len(copies),
@@ -280,7 +264,7 @@ def _ignored(rows: list[Row], read: frozenset[str]) -> Iterator[DataProblem]:
         yield _problem("data.unknown_fields", "info", 0, 0, None, what, fix)
 
 
-def _report(counts: TokenCounts) -> TokenReport:
+def _lengths(counts: TokenCounts) -> TokenReport:
     return TokenReport(
         total=counts.total, supervised=counts.supervised, p50=counts.median, p95=counts.p95, max=counts.longest
     )
