@@ -16,6 +16,8 @@ from dataclasses import asdict, dataclass
 from importlib.resources import files
 from pathlib import Path
 
+from bench.shapes import SHAPES, write_shape
+
 _TIME, _MEMORY = 0.20, 0.15
 _PROMPT = "You are the keeper of a small tea house and answer briefly, in a friendly way, with one fact about tea. " * 9
 _ROWS = 20
@@ -58,24 +60,6 @@ def summary(cases: list[Case]) -> dict[str, float]:
     }
 
 
-def write_qwen2(folder: Path, tokenizer_of: Path, hidden: int, layers: int) -> Path:
-    """Write a model of random weights in the shape of qwen2 with the tokenizer of another."""
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-    from transformers.models.qwen2 import Qwen2Config
-
-    tokenizer = AutoTokenizer.from_pretrained(tokenizer_of)
-    config = Qwen2Config(
-        vocab_size=len(tokenizer), hidden_size=hidden, intermediate_size=4 * hidden, num_hidden_layers=layers,
-        num_attention_heads=hidden // 32, num_key_value_heads=max(1, hidden // 128), max_position_embeddings=2048,
-        tie_word_embeddings=True, bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
-    )  # fmt: skip
-    torch.manual_seed(0)
-    AutoModelForCausalLM.from_config(config, dtype=torch.float32).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    return folder
-
-
 def run(name: str, home: Path, model: Path, data: Path, words: list[str]) -> Case:
     """Train one case in a process of its own and compare.
 
@@ -105,8 +89,7 @@ def main(words: list[str]) -> int:
     parser.add_argument("--model", type=Path, required=True, help="folder of the model that is given")
     parser.add_argument("--rows", type=Path, help="file of 16 rows or more, for example alpaca; a sample if left out")
     parser.add_argument("--only", default="", help="only cases whose name contains this word")
-    parser.add_argument("--hidden", type=int, default=256, help="width of the random model")
-    parser.add_argument("--layers", type=int, default=4, help="layers of the random model")
+    parser.add_argument("--shape", choices=SHAPES, default="qwen2-small", help="shape of the random model")
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE", help="a word of the recipe")
     parser.add_argument("--json", action="store_true")
     chosen = parser.parse_args(words)
@@ -125,9 +108,7 @@ def main(words: list[str]) -> int:
                     continue
                 model = chosen.model
                 if shape == "qwen2":
-                    model = Path(folder) / "qwen2"
-                    if not model.exists():
-                        write_qwen2(model, chosen.model, chosen.hidden, chosen.layers)
+                    model = write_shape(chosen.shape, chosen.model, Path(folder) / "qwen2")
                 case = run(f"{name}/{shape}", Path(folder) / "home", model, path, [*more, *chosen.set])
                 cases.append(case)
                 if not chosen.json:

@@ -1,6 +1,6 @@
 """Models of a given shape with random weights, for measuring speed: what they say means nothing.
 
-The tokenizer is another model's; the vocabulary of the shape is only larger. Not for anything but ``train_vs_peers``.
+The tokenizer is another model's; the vocabulary of the shape is only larger. Not for anything but measurements.
 """
 
 from __future__ import annotations
@@ -19,6 +19,11 @@ SHAPES: dict[str, dict[str, Any]] = {
         "model_type": "qwen2", "hidden_size": 896, "intermediate_size": 4864, "num_hidden_layers": 24,
         "num_attention_heads": 14, "num_key_value_heads": 2, "vocab_size": 151_936, "tie_word_embeddings": True,
         "max_position_embeddings": 32_768, "rms_norm_eps": 1e-6,
+    },
+    # Six times smaller than the starter, with a head that is nearly all of it.
+    "qwen2-small": {
+        "model_type": "qwen2", "hidden_size": 256, "intermediate_size": 1024, "num_hidden_layers": 4,
+        "num_attention_heads": 8, "num_key_value_heads": 2, "vocab_size": 60_000, "tie_word_embeddings": True,
     },
     # For trying the measurement itself.
     "qwen2-tiny": {

@@ -13,12 +13,11 @@ from peft import PeftModel
 
 from danlu.errors import DanluError, TrainingError
 from danlu.evaluation.general import Before, general_examples
-from danlu.evaluation.generate import answer_all, continue_all
 from danlu.evaluation.judged import JudgedProof
 from danlu.evaluation.proof import TextProof, prove
 from danlu.evaluation.report import Comparison, write_report
 from danlu.evaluation.result import Proof
-from danlu.events import Event, EventLog, Failed, Finished, LoggedEvent, Planned, SampleAnswer, Warned
+from danlu.events import Event, EventLog, Failed, Finished, LoggedEvent, Planned, Warned
 from danlu.export.publish import register_version
 from danlu.files import read_as, write_text
 from danlu.i18n import t
@@ -31,25 +30,23 @@ from danlu.jobs.messages import (
     Trained,
     pull_teller,
 )
-from danlu.jobs.preparing import WATCHED_TOKENS, Prepared, load_base, set_up_process, stage
+from danlu.jobs.preparing import Prepared, load_base, set_up_process, stage
 from danlu.jobs.runs import RunFolder, TrainReport, prediction_error
 from danlu.jobs.trackers.tracking import tracking
+from danlu.jobs.watching import asker, questions_of
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
-from danlu.models.messages import Message
 from danlu.models.versions import ModelVersion, ProofSummary
 from danlu.settings import Home
 from danlu.training.adapter import changes_base, load_finished
 from danlu.training.curves import findings
 from danlu.training.forward import LossModel
-from danlu.training.loop import Ask, Job, fit
+from danlu.training.loop import Job, fit
 from danlu.training.objectives import Objective
 from danlu.training.plugged import objective_named
 from danlu.training.preferences import Reference
 from danlu.training.trained import TrainedModel, adapter_off, load_trained
 
-_PROBES_WATCHED = 2
-_OPENING_SHOWN = 80
 _GENERAL_FEW = 12
 _GENERAL = 30
 # Sequences of learned text that are measured where none was kept aside.
@@ -102,7 +99,7 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
                     prepared.heldout,
                     run.path,
                     prepared.base.name,
-                    _asker(prepared),
+                    asker(prepared),
                     _objective(prepared, tell),
                     continued=plan.continued_from is not None,
                 )
@@ -292,13 +289,7 @@ def _judged_proof(prepared: Prepared) -> JudgedProof | None:
     settings = prepared.plan.settings.preference
     if settings is None:
         return None
-    return JudgedProof(settings, _questions(prepared, _QUESTIONS_SHOWN), learned=not prepared.heldout)
-
-
-def _questions(prepared: Prepared, count: int) -> list[tuple[Message, ...]]:
-    """Return some prompts of judged answers, of those kept aside if there are any."""
-    conversations = prepared.split.holdout or prepared.split.train
-    return list(dict.fromkeys(item.messages[:-1] for item in conversations))[:count]
+    return JudgedProof(settings, questions_of(prepared, _QUESTIONS_SHOWN), learned=not prepared.heldout)
 
 
 def _objective(prepared: Prepared, tell: Tell) -> Objective:
@@ -311,59 +302,6 @@ def _objective(prepared: Prepared, tell: Tell) -> Objective:
         losses = LossModel(prepared.model, share_prefix=plan.settings.share_prefix)
         reference = Reference.kept(prepared.run.path / _REFERENCE, losses, examples, plan.settings.token_budget)
     return objective_named(plan.objective, plan.settings, reference)
-
-
-def _asker(prepared: Prepared) -> Ask | None:
-    """Return what is asked at every measurement: probe questions, or beginnings of texts to go on with."""
-    watched = prepared.probes[:_PROBES_WATCHED]
-    if not watched and prepared.plan.settings.preference is not None:
-        return _answerer(prepared)
-    if not watched:
-        return _continuer(prepared)
-
-    def ask(model: TrainedModel) -> tuple[SampleAnswer, ...]:
-        questions = [probe.messages for probe in watched]
-        answers = answer_all(model, prepared.chat_format, questions, WATCHED_TOKENS, cut_mark=" …")
-        return tuple(
-            SampleAnswer(question=probe.question, answer=answer, passed=probe.passes(answer))
-            for probe, answer in zip(watched, answers, strict=True)
-        )
-
-    return ask
-
-
-def _answerer(prepared: Prepared) -> Ask:
-    questions = _questions(prepared, _PROBES_WATCHED)
-
-    def answer(model: TrainedModel) -> tuple[SampleAnswer, ...]:
-        answers = answer_all(model, prepared.chat_format, questions, WATCHED_TOKENS, cut_mark=" …")
-        return tuple(
-            SampleAnswer(question=_last_words(question[-1].content), answer=said)
-            for question, said in zip(questions, answers, strict=True)
-        )
-
-    return answer
-
-
-def _continuer(prepared: Prepared) -> Ask | None:
-    document_format, openings = prepared.document_format, prepared.openings[:_PROBES_WATCHED]
-    if document_format is None or not openings:
-        return None
-
-    def go_on(model: TrainedModel) -> tuple[SampleAnswer, ...]:
-        beginnings = [opening.ids for opening in openings]
-        texts = continue_all(model, document_format, beginnings, WATCHED_TOKENS, cut_mark=" …")
-        return tuple(
-            SampleAnswer(question=_last_words(opening.text), answer=" ".join(text.split()))
-            for opening, text in zip(openings, texts, strict=True)
-        )
-
-    return go_on
-
-
-def _last_words(text: str) -> str:
-    line = " ".join(text.split())
-    return line if len(line) <= _OPENING_SHOWN else "…" + line[-_OPENING_SHOWN:]
 
 
 def finished_model(prepared: Prepared) -> TrainedModel:
