@@ -150,10 +150,14 @@ def test_pieces_are_kept_aside_by_their_text(form):
 @pytest.mark.parametrize(("length", "first"), [(10, 4), (40, 30), (41, 39), (500, 1), (500, 250), (500, 499)])
 def test_an_excerpt_has_the_beginning_and_the_first_learned_token(length, first):
     whole = Example(tuple(range(length)), tuple(at >= first for at in range(length)), 3)
-    part = whole.excerpt(40)
+    part = whole.excerpt(40, 40)
     assert len(part.input_ids) == len(part.learn) == min(length, 40)
     assert part.input_ids[:10] == whole.input_ids[:10]
     assert list(part.input_ids) == sorted(set(part.input_ids))
     assert [part.learn[part.input_ids.index(at)] for at in part.input_ids] == [at >= first for at in part.input_ids]
     assert first in part.input_ids or first < 10
     assert part.supervised > 0
+    few = whole.excerpt(40, 3)
+    assert few.input_ids == part.input_ids
+    positions = [at for at, on in enumerate(part.learn) if on]
+    assert [at for at, on in enumerate(few.learn) if on] == positions[-3:]

@@ -7,11 +7,11 @@ import math
 
 import pytest
 import torch
-from safetensors.torch import load_file
 from torch.nn import functional
 
 from danlu.data.split import normalise
 from danlu.errors import DataError, RecipeError, TrainingError
+from danlu.evaluation.generate import answer_all
 from danlu.jobs import pipeline, preparing
 from danlu.jobs.forge_order import LabelOrder
 from danlu.jobs.labelling import label
@@ -22,7 +22,7 @@ from danlu.settings import Home
 from danlu.training.forward import LossModel
 from danlu.training.objectives import TokenMean
 from tests.data.files import question_rows, write_json_lines, write_texts
-from tests.jobs.homes import quiet, recipe, write_material
+from tests.jobs.homes import assert_same_bits, quiet, recipe, stopped_and_resumed, write_material
 
 QUESTIONS = [
     {"instruction": "What is number 3?"},
@@ -66,7 +66,7 @@ def test_a_finished_run_answers_questions_with_what_speaks_for_each_answer(first
         assert row["accepted"] == (item.doubt is None)
         sure = row["agreement"] >= semi_rules.LEAST_AGREEMENT and row["confidence"] >= semi_rules.LEAST_CONFIDENCE
         assert not row["accepted"] or sure
-    greedy = pipeline.answer_all(prepared.model, prepared.chat_format, [[Message("user", "What is number 3?")]])
+    greedy = answer_all(prepared.model, prepared.chat_format, [[Message("user", "What is number 3?")]])
     assert rows[0]["samples"][0] == greedy[0]
     (said,) = [message for message in told if isinstance(message, Labelled)]
     assert said.accepted + sum(said.doubts.values()) == 3
@@ -150,14 +150,10 @@ def test_a_stopped_second_round_ends_with_the_same_bits(first, tmp_path):
     wanted = recipe(model, rows, f"data.train=[{rows},{write_reviewed(tmp_path / 'reviewed.jsonl')}]")
     whole = preparing.prepare(home, wanted, quiet, predict_cost=False)
     report = pipeline.train(whole, quiet, lambda: False)
-    parts = preparing.prepare(home, wanted, quiet, predict_cost=False)
-    asked = iter([False, False, False, True])
-    assert pipeline.train(parts, quiet, lambda: next(asked)).status == "stopped"
-    again = preparing.reopen(home, parts.run.name, quiet)
+    again, resumed = stopped_and_resumed(home, wanted, after=4)
     assert list(again.examples) == list(whole.examples)
-    assert pipeline.train(again, quiet, lambda: False, resume=True).train_loss == report.train_loss
-    one, other = (load_file(run.adapter / "adapter_model.safetensors") for run in (whole.run, parts.run))
-    assert all(torch.equal(one[name], other[name]) for name in one)
+    assert resumed.train_loss == report.train_loss
+    assert_same_bits(whole.run, again.run)
 
 
 def test_what_does_not_go_together_is_refused_with_a_remedy(first, tmp_path):

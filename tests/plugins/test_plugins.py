@@ -11,6 +11,7 @@ import torch
 
 from danlu.data.rows import read_rows
 from danlu.errors import DataError, PluginError, RecipeError
+from danlu.events import Step
 from danlu.plugins import installed
 from danlu.recipe_file import load_recipe
 from danlu.training.forward import LossModel
@@ -85,8 +86,9 @@ def test_the_example_is_exactly_what_it_says(example):
 def test_a_stopped_run_with_a_plugged_optimizer_goes_on_to_the_same_bits(example, tmp_path):
     chosen = settings(optim="lion", learning_rate=1e-3, steps=6)
     run(tmp_path / "whole", chosen)
-    calls = []
-    run(tmp_path / "parts", chosen, stop=lambda: calls.append(1) or len(calls) == 3)
+    seen = []
+    stop = {"emit": seen.append, "stop": lambda: isinstance(seen[-1], Step) and seen[-1].step == 3}
+    assert run(tmp_path / "parts", chosen, **stop)[0].steps == 3
     run(tmp_path / "parts", chosen, resume=True)
     assert_bit_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 

@@ -25,6 +25,7 @@ from tests.tiny import tiny_model
 from tests.training.fitting import assert_bit_equal, examples, run, settings, weights
 
 LONG = 400
+ROWS = 96
 
 
 def long_examples(count: int, length: int = LONG) -> list[Example]:
@@ -36,8 +37,8 @@ def long_examples(count: int, length: int = LONG) -> list[Example]:
 
 def main(folder: str, room_mib: str, length: str) -> None:
     """Train in an address space that has only so much room left, and print what happened."""
-    rows = long_examples(32, int(length))
-    chosen = settings(batch_size=32, steps=2, token_budget=1 << 20, warmup_steps=0, share_prefix=False)
+    rows = long_examples(ROWS, int(length))
+    chosen = settings(batch_size=ROWS, steps=2, token_budget=1 << 20, warmup_steps=0, share_prefix=False)
     # Threads and libraries take their share of the address space once.
     run(Path(folder) / "warm", settings(steps=1), learned=long_examples(4, 40), heldout=[])
     limit = psutil.Process().memory_info().vms + int(room_mib) * 1024**2
@@ -60,11 +61,11 @@ def in_little_memory(folder: Path, room_mib: int, length: int = LONG) -> dict[st
 
 
 def test_memory_that_runs_out_makes_the_pieces_smaller_and_changes_no_result(tmp_path):
-    told = in_little_memory(tmp_path, 190)  # 110 are too few for one example, 300 enough for all
+    told = in_little_memory(tmp_path, 400)  # 100 suffice for a few examples; all at once take more than 700
     assert set(told["warnings"]) == {"training.smaller_pieces"}
     events = []
-    chosen = settings(batch_size=32, steps=2, token_budget=LONG, warmup_steps=0, share_prefix=False)
-    rows = long_examples(32)
+    chosen = settings(batch_size=ROWS, steps=2, token_budget=LONG, warmup_steps=0, share_prefix=False)
+    rows = long_examples(ROWS)
     run(tmp_path / "roomy", chosen, emit=events.append, learned=rows, heldout=rows[:8])
     assert told["losses"] == pytest.approx([event.loss for event in events if isinstance(event, Step)], rel=1e-5)
     tight, roomy = weights(tmp_path / "tight"), weights(tmp_path / "roomy")
@@ -73,7 +74,7 @@ def test_memory_that_runs_out_makes_the_pieces_smaller_and_changes_no_result(tmp
 
 
 def test_where_not_one_example_fits_the_error_says_what_would_help(tmp_path):
-    told = in_little_memory(tmp_path, 8)
+    told = in_little_memory(tmp_path, 25, 5 * LONG)
     assert told["error"] == "training.out_of_memory"
     assert "danlu runs resume" in str(told["message"])
 

@@ -34,18 +34,24 @@ class Example:
         """Number of learned tokens."""
         return sum(self.learn[1:])
 
-    def excerpt(self, most: int) -> Example:
-        """Return at most so many tokens of it: of a long one its beginning and what surrounds its first learned token.
+    def excerpt(self, most: int, learned: int) -> Example:
+        """Return a part of it: of a long one its beginning and what surrounds its first learned token.
 
         For comparing two ways to compute; what it says no longer hangs together.
+
+        Args:
+            most: tokens that are kept at most.
+            learned: how many of them, the last ones, are still learned.
         """
-        if len(self.input_ids) <= most:
-            return self
-        head = most // 4
-        first = next((i for i, learned in enumerate(self.learn) if learned and i), 0)
-        start = max(head, min(first - head, len(self.input_ids) - (most - head)))
-        chosen = [*range(head), *range(start, start + most - head)]
-        ids, learn = (tuple(values[i] for i in chosen) for values in (self.input_ids, self.learn))
+        ids, learn = self.input_ids, self.learn
+        if len(ids) > most:
+            head = most // 4
+            first = next((i for i, on in enumerate(learn) if on and i), 0)
+            start = max(head, min(first - head, len(ids) - (most - head)))
+            chosen = [*range(head), *range(start, start + most - head)]
+            ids, learn = tuple(ids[i] for i in chosen), tuple(learn[i] for i in chosen)
+        kept = [i for i, on in enumerate(learn) if on and i][-learned:]
+        learn = tuple(i in kept for i in range(len(ids)))
         return Example(ids, learn, self.row, weight=self.weight, text=self.text)
 
     @property

@@ -24,6 +24,7 @@ PACKED_ARCHITECTURES: Final = frozenset({"llama", "qwen2", "qwen3", "mistral"})
 # What the two ways are compared on: enough tokens for attention in blocks.
 _CHECKED: Final = 2
 _CHECKED_TOKENS: Final = 320
+_CHECKED_LEARNED: Final = 32
 _TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
 
 
@@ -120,7 +121,10 @@ class LossModel:
         return hidden
 
     def _plain(self, examples: Sequence[Example]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return padded logits [N, T-1, V] and the token that each predicts, -100 where none is learned [N, T-1]."""
+        """Return padded logits [N, C, V] and the token that each predicts, -100 where none is learned [N, C].
+
+        C counts the positions at which some example predicts a learned token; the others never reach the vocabulary.
+        """
         examples = unpacked(examples)
         longest = max(len(example.input_ids) for example in examples)
         ids = torch.zeros(len(examples), longest, dtype=torch.int64)
@@ -132,9 +136,11 @@ class LossModel:
             mask[row, :length] = 1
             learned = torch.tensor(example.learn)
             labels[row, :length] = torch.where(learned, ids[row, :length], -100)
+        targets = labels[:, 1:]
+        columns = (targets != -100).any(dim=0).nonzero()[:, 0]
         with self._noisy(mask.sum(dim=1, keepdim=True)):
-            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False).logits
-        return logits[:, :-1], labels[:, 1:]
+            logits = self.model(input_ids=ids, attention_mask=mask, use_cache=False, logits_to_keep=columns).logits
+        return logits, targets[:, columns]
 
     def step_losses(
         self, examples: Sequence[Example], token_budget: int
@@ -195,8 +201,9 @@ class LossModel:
         """
         if not self.packed:
             return True
-        # The plain path has logits of every position: of whole texts they would be what needs most memory in a run.
-        examples = [part.excerpt(_CHECKED_TOKENS) for part in unpacked(examples)[:_CHECKED]]
+        # The plain path holds the logits of all learned positions at once: of whole texts they would be what needs most
+        # memory in a run.
+        examples = [part.excerpt(_CHECKED_TOKENS, _CHECKED_LEARNED) for part in unpacked(examples)[:_CHECKED]]
         supervised = sum(example.supervised for example in examples)
         self.model.eval()  # dropout would make the two differ by chance
         with torch.no_grad():

@@ -19,6 +19,7 @@ from danlu.files import format_bytes
 from danlu.hardware import available_memory
 from danlu.i18n import t
 from danlu.training.forward import LossModel
+from danlu.training.memory import give_freed_memory_back
 from danlu.training.objectives import Objective
 from danlu.training.trained import TrainedModel, base_of
 
@@ -96,6 +97,7 @@ def free_what_was_left(parameters: Sequence[torch.nn.Parameter]) -> None:
     for parameter in parameters:
         parameter.grad = None
     gc.collect()  # the loop itself collects nothing, and an error's frames hold on to what they computed
+    give_freed_memory_back()
     if torch.cuda.is_available():
         torch.cuda.empty_cache()
 
