@@ -21,9 +21,10 @@ from safetensors.torch import load_file
 
 from danlu.data.examples import Example
 from danlu.events import Event, Step
-from danlu.training import adapter, checkpoint
+from danlu.training import checkpoint
 from danlu.training.loop import FitResult, Job, fit
 from danlu.training.settings import LoraSettings, TrainSettings
+from danlu.training.tensors import Stored, save_tensors
 from danlu.training.trained import attach, finished_folder
 from tests.tiny import tiny_model
 
@@ -92,10 +93,10 @@ def _main(folder: str, way: str, last: str, *rest: str) -> None:
     if way == "half":
         saved = 0
 
-        def half(tensors: dict[str, torch.Tensor], path: Path) -> None:
+        def half(tensors: dict[str, Stored], path: Path) -> None:
             nonlocal saved
             saved += 1
-            adapter.save_tensors(tensors, path)
+            save_tensors(tensors, path)
             if saved == int(last) // 2:
                 path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
                 os.kill(os.getpid(), signal.SIGKILL)

@@ -18,13 +18,14 @@ from danlu.export.merge import write_merged
 from danlu.models.load import load_model
 from danlu.planning.requirements import require_built
 from danlu.recipe import Recipe
-from danlu.training.adapter import attach_lora, changes_base, load_finished, save_tensors
+from danlu.training.adapter import attach_lora, changes_base, load_finished
 from danlu.training.forward import LossModel
 from danlu.training.loop import Job, fit
 from danlu.training.loss import chunked_cross_entropy, plain_cross_entropy
 from danlu.training.optimizers import Optimizers
 from danlu.training.schedule import learning_rate
 from danlu.training.settings import FreezeSettings
+from danlu.training.tensors import save_tensors
 from danlu.training.trained import attach, trainable
 from tests.tiny import tiny_model, write_tiny_model
 from tests.training.fitting import LORA, assert_bit_equal, examples, run, settings, weights

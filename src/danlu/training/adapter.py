@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -12,19 +12,14 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 from peft.utils import get_peft_model_state_dict, set_peft_model_state_dict
 from safetensors import SafetensorError
-from safetensors.torch import load_file
 from transformers import PreTrainedModel
 
 from danlu.errors import TrainingError
-from danlu.models.safetensors_stream import SafetensorsWriter, TensorSpec
 from danlu.training.settings import LoraSettings
+from danlu.training.tensors import load_tensors, save_tensors
 
 _WEIGHTS = "adapter_model.safetensors"
 _CONFIG = "adapter_config.json"
-_DTYPES: Final = {
-    torch.float64: "F64", torch.float32: "F32", torch.float16: "F16", torch.bfloat16: "BF16",
-    torch.int64: "I64", torch.int32: "I32", torch.int8: "I8", torch.uint8: "U8", torch.bool: "BOOL",
-}  # fmt: skip
 # Under this name a model carries the adapter that PiSSA began with.
 _BEGINNING: Final = "danlu_beginning"
 
@@ -114,17 +109,23 @@ def load_finished(model: PreTrainedModel, folder: Path) -> PeftModel:
     return adapted
 
 
-def save_finished(model: PeftModel, folder: Path, base_model: str) -> None:
+def save_finished(model: PeftModel, folder: Path, base_model: str, kept: Path | None) -> None:
     """Write the adapter as everybody can use it: as a change of the base model as it is on the disk.
+
+    Args:
+        model: a model with an adapter.
+        folder: an existing folder.
+        base_model: name of the base model, for the reader.
+        kept: where ``save_adapter`` wrote the state that is wanted; None takes what the model has.
 
     PiSSA trains on a base without its largest singular values. ``s B A`` of the trained adapter less that of the
     beginning is one adapter of twice the rank on the whole base, the same function without a changed base.
     """
+    trained = adapter_state(model) if kept is None else load_tensors(kept / _WEIGHTS)
     beginning: dict[str, torch.Tensor] | None = getattr(model, _BEGINNING, None)
     if beginning is None:
-        save_adapter(model, folder, base_model)
+        _write(model.peft_config["default"].to_dict(), trained, folder, base_model)
         return
-    trained = adapter_state(model)
     state = {
         name: torch.cat([value, beginning[name]], dim=0)
         if ".lora_A." in name
@@ -156,35 +157,6 @@ def _write(values: dict[str, Any], state: dict[str, torch.Tensor], folder: Path,
     ready = {key: sorted(value) if isinstance(value, set) else value for key, value in values.items()}
     (folder / _CONFIG).write_text(json.dumps(ready, indent=2, default=str) + "\n", encoding="utf-8")
     save_tensors(state, folder / _WEIGHTS)
-
-
-def save_tensors(tensors: Mapping[str, torch.Tensor], path: Path) -> None:
-    """Write tensors as safetensors, one by one, so that memory does not hold all of them twice.
-
-    Raises:
-        MachineError: the disk is full.
-    """
-    # The widest types first, so that each tensor lies where its type may be read.
-    ordered = sorted(tensors.items(), key=lambda item: (-item[1].element_size(), item[0]))
-    specs = [TensorSpec(name, _DTYPES[tensor.dtype], tuple(tensor.shape)) for name, tensor in ordered]
-    with SafetensorsWriter(path, specs) as writer:
-        for name, tensor in ordered:
-            data = tensor.detach().contiguous().cpu().reshape(-1).view(torch.uint8).numpy().data
-            writer.write(name, memoryview(data))
-        writer.close()
-
-
-def load_tensors(path: Path) -> dict[str, torch.Tensor]:
-    """Read a safetensors file.
-
-    Raises:
-        TrainingError: it is missing or damaged.
-    """
-    try:
-        tensors: dict[str, torch.Tensor] = load_file(path)
-    except (OSError, SafetensorError) as error:
-        raise TrainingError("training.checkpoint_damaged", str(path.parent)) from error
-    return tensors
 
 
 def load_adapter_weights(model: PeftModel, folder: Path) -> None:

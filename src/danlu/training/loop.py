@@ -22,7 +22,7 @@ from danlu.data.batches import mixed_members
 from danlu.data.examples import Example
 from danlu.errors import TrainingError
 from danlu.events import Checkpoint, Emit, Eval, Finished, Sample, SampleAnswer, Started, Step, Stopped, Warned
-from danlu.files import new_folder
+from danlu.files import format_bytes
 from danlu.hardware import available_memory
 from danlu.i18n import t
 from danlu.training.checkpoint import Checkpoints, LoopState
@@ -37,11 +37,11 @@ from danlu.training.guarding import (
 )
 from danlu.training.memory import peak_rss
 from danlu.training.objectives import Objective, TokenMean
-from danlu.training.optimizers import Optimizers
 from danlu.training.preferences import Figures, PreferenceObjective
+from danlu.training.ranks.base import SEED_STRIDE, Ranks
 from danlu.training.schedule import learning_rate
 from danlu.training.settings import TrainSettings
-from danlu.training.trained import TrainedModel, adapter_off, base_of, finished_folder, save_finished, trainable
+from danlu.training.trained import TrainedModel, adapter_off, base_of, finished_folder, trainable
 
 # A loss of twice the first one together with a gradient of more than a hundred times the clip is no noise any more
 # (the signs of divergence that Axolotl's guide lists).
@@ -115,17 +115,19 @@ def fit(
     should_stop: Callable[[], bool] = lambda: False,
     *,
     resume: bool = False,
+    ranks: Ranks | None = None,
 ) -> FitResult:
     """Train ``model`` and leave what was trained in ``job.folder / finished_folder(method)``.
 
     Args:
-        model: a model made ready by ``attach``; on return it is as it was at its best.
+        model: a model made ready by ``attach``; where one process trains, on return it is as it was at its best.
         job: examples and folders.
         settings: every value decided.
         emit: receives each event.
         should_stop: asked after each step, and between the pieces of a measurement; True saves a checkpoint and
             returns.
-        resume: go on from the newest checkpoint, if there is one.
+        resume: go on from the newest checkpoint, if there is one, whatever layout of processes wrote it.
+        ranks: the processes that train together, each of which calls this; None is this one alone.
 
     Raises:
         TrainingError: nothing to learn, a loss that is no number, divergence, or too little memory for one example.
@@ -133,28 +135,31 @@ def fit(
     """
     if not any(example.supervised for example in job.examples):
         raise TrainingError("training.nothing_to_learn")
+    ranks = ranks or Ranks()
+    checkpoints = Checkpoints(job.folder / "checkpoints", job.base_model, ranks)
+    newest = ranks.agree(checkpoints.newest() if resume else None)
+    state = checkpoints.restore(newest, model) if newest else LoopState()
+    optimizer = ranks.begin(model, settings)
+    if newest:
+        checkpoints.restore_optimizer(newest, model, optimizer)
     losses = LossModel(
         model,
         share_prefix=settings.share_prefix,
         smoothing=settings.label_smoothing_factor,
         noise=settings.neftune_noise_alpha,
     )
-    parameters = list(trainable(model).values())
-    optimizer = Optimizers(trainable(model), settings)
-    checkpoints = Checkpoints(job.folder / "checkpoints", job.base_model)
-    newest = checkpoints.newest() if resume else None
-    state = checkpoints.restore(newest, model, optimizer) if newest else LoopState()
     model.train()
     if not losses.packed:
         emit(Warned(code="training.plain_path", message=t("training.plain_path")))
-    elif not _packed_agrees(losses, job.examples):
+    elif not ranks.compute(_packed_agrees, losses, job.examples):
         emit(Warned(code="training.self_check_failed", message=t("training.self_check_failed")))
     dtype = str(base_of(model).dtype).removeprefix("torch.")
     emit(Started(from_step=state.step, steps=settings.steps, device=str(model.device), dtype=dtype))
     room = Room(state.token_budget or settings.token_budget, emit)
+    asked, should_stop = should_stop, lambda: ranks.agree(asked())
     try:
         with interruptible(model, should_stop):
-            _measure_before(losses, job, room, state, emit)
+            _measure_before(losses, ranks, job, room, state, emit)
     except Interrupted:
         emit(Stopped(step=state.step))  # nothing is lost: this is measured again, with the same result
         return _result("stopped", state)
@@ -171,7 +176,7 @@ def fit(
             if not state.due:
                 examples = [job.examples[index] for index in members[state.step]]
                 room.look(available_memory())
-                event = _step(losses, optimizer, parameters, job, examples, state, settings, room)
+                event = _step(losses, ranks, job, examples, state, settings, room)
                 emit(event)
                 wild = wild + 1 if _is_wild(event, state, settings) else 0
                 if wild >= _DIVERGED_STEPS:
@@ -180,7 +185,7 @@ def fit(
             learned = _learned_by_heart(state, settings, per_epoch)
             last = state.step == settings.steps or learned
             if last or state.step % settings.eval_every == 0:
-                _measure(losses, job, room, checkpoints, state, emit, should_stop)
+                _measure(losses, ranks, job, room, checkpoints, state, emit, should_stop)
             exhausted = _exhausted(state, settings)
             stop = state.due or should_stop()
             state.aside_seconds += time.perf_counter() - start
@@ -199,9 +204,9 @@ def fit(
     finally:
         gc.enable()
 
-    checkpoints.restore_best(model)
-    with new_folder(job.folder / finished_folder(settings.method)) as partial:
-        save_finished(model, partial, job.base_model)
+    checkpoints.save_finished(model, job.folder / finished_folder(settings.method))
+    if ranks.size == 1:
+        checkpoints.restore_best(model)
     result = _result("finished", state)
     emit(
         Finished(
@@ -222,8 +227,7 @@ def _packed_agrees(losses: LossModel, examples: Sequence[Example]) -> bool:
 
 def _step(
     losses: LossModel,
-    optimizer: Optimizers,
-    parameters: list[torch.nn.Parameter],
+    ranks: Ranks,
     job: Job,
     examples: Sequence[Example],
     state: LoopState,
@@ -238,16 +242,16 @@ def _step(
     rate = learning_rate(state.step, settings)
     where = t("training.at_step", step=state.step + 1)
     # Dropout of a resumed run equals that of an uninterrupted one.
-    while (loss := _backward(losses, job.objective, examples, room.tokens, settings.seed + state.step)) is None:
-        free_what_was_left(parameters)
+    seed = settings.seed + state.step + ranks.rank * SEED_STRIDE
+    while (loss := _backward(losses, ranks, job.objective, examples, room.tokens, seed, where)) is None:
+        free_what_was_left([*trainable(losses.model).values()])
         room.shrink(job.objective, losses, examples, where)
-    norm = float(torch.nn.utils.clip_grad_norm_(parameters, settings.max_grad_norm))
+    with memory_errors(where):  # half an update cannot be done again: the newest checkpoint is where to go on
+        norm = ranks.update(rate, settings.max_grad_norm) if math.isfinite(loss) else math.nan
     if not (math.isfinite(loss) and math.isfinite(norm)):
         raise TrainingError("training.not_a_number", step=state.step + 1, rate=f"{settings.learning_rate:.1e}")
-    with memory_errors(where):  # half an update cannot be done again: the newest checkpoint is where to go on
-        optimizer.step(rate)
     seconds = time.perf_counter() - start
-    said = _said(job.objective)
+    said = _said(job.objective, ranks)
     tokens = sum(len(example.input_ids) for example in examples)
     state.step += 1
     state.loss_sum += loss
@@ -271,60 +275,86 @@ def _step(
 
 
 def _backward(
-    losses: LossModel, objective: Objective, examples: Sequence[Example], token_budget: int, seed: int
+    losses: LossModel,
+    ranks: Ranks,
+    objective: Objective,
+    examples: Sequence[Example],
+    token_budget: int,
+    seed: int,
+    where: str,
 ) -> float | None:
     """Return the loss of a step and leave its gradients; None, with some gradients, when memory ran out."""
     torch.manual_seed(seed)
-    loss = 0.0
+    mine, loss = ranks.share(examples), 0.0
     try:
-        for _, piece in objective.pieces(losses, examples, token_budget):
-            piece_loss = objective.loss(losses, piece, examples)
-            piece_loss.backward()  # type: ignore[no-untyped-call]
-            loss += piece_loss.item()
+        spare = None
+        if not ranks.recovers:  # processes that must pass through the model together need something to pass with
+            spare = objective.pieces(losses, [min(examples, key=lambda item: len(item.input_ids))], token_budget)[0][1]
+        pieces = [piece for _, piece in objective.pieces(losses, mine, token_budget)] if mine else []
+        for piece, counts in ranks.rounds(pieces, spare):
+            piece_loss = ranks.compute(objective.loss, losses, piece, examples)
+            ranks.backward(piece_loss if counts else piece_loss * 0.0)
+            if counts:
+                loss += piece_loss.item()
+            elif isinstance(objective, PreferenceObjective):
+                objective.forget_last()
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        return None
-    return loss
+        if not ranks.recovers:
+            raise TrainingError("training.out_of_memory", where, free=format_bytes(available_memory())) from None
+        return ranks.combine(None)
+    return ranks.combine(loss)
 
 
-def _heldout_loss(losses: LossModel, job: Job, room: Room, step: int) -> float:
+def _heldout_loss(losses: LossModel, ranks: Ranks, job: Job, room: Room, step: int) -> float:
     """Measure the held-out examples, in smaller pieces when memory runs out."""
+    where = t("training.at_step", step=step)
     while True:
         try:
-            return job.objective.heldout_loss(losses, job.heldout, room.tokens)
+            return ranks.agree(ranks.compute(job.objective.heldout_loss, losses, job.heldout, room.tokens))
         except (MemoryError, RuntimeError) as error:
             if not is_out_of_memory(error):
                 raise
+            if ranks.size > 1:  # the others have gone on
+                raise TrainingError("training.out_of_memory", where, free=format_bytes(available_memory())) from None
         losses.model.train()
         free_what_was_left(())
-        room.shrink(job.objective, losses, job.heldout, t("training.at_step", step=step))
+        room.shrink(job.objective, losses, job.heldout, where)
 
 
-def _measure_before(losses: LossModel, job: Job, room: Room, state: LoopState, emit: Emit) -> None:
+def _measure_before(losses: LossModel, ranks: Ranks, job: Job, room: Room, state: LoopState, emit: Emit) -> None:
     """Measure and ask before the first step."""
     start = time.perf_counter()
     if job.heldout and state.heldout_before is None:
-        started = _heldout_loss(losses, job, room, 0)
+        started = _heldout_loss(losses, ranks, job, room, 0)
         said = _said(job.objective)
         emit(Eval(step=0, heldout_loss=started, best=False, preferred=said and said.preferred))
         state.heldout_before = started
         if job.continued:  # what the proof compares with is the base without the adapter that the run goes on from
             assert isinstance(losses.model, PeftModel)
             with adapter_off(losses.model):
-                state.heldout_before = _heldout_loss(losses, job, room, 0)
+                state.heldout_before = _heldout_loss(losses, ranks, job, room, 0)
     if job.ask and state.step == 0:
-        emit(Sample(step=0, answers=_ask(losses, job.ask)))
+        emit(Sample(step=0, answers=_ask(losses, ranks, job.ask)))
     state.aside_seconds += time.perf_counter() - start
 
 
-def _said(objective: Objective) -> Figures | None:
-    """Return what a comparison of answers has said since it was last asked."""
-    return objective.figures() if isinstance(objective, PreferenceObjective) else None
+def _said(objective: Objective, ranks: Ranks | None = None) -> Figures | None:
+    """Return what a comparison of answers has said since it was last asked.
+
+    Args:
+        objective: what is learned.
+        ranks: the processes that each computed a share; None where each has computed all.
+    """
+    if not isinstance(objective, PreferenceObjective):
+        return None
+    return objective.figures() if ranks is None else objective.figures(ranks.collect)
 
 
 def _measure(
     losses: LossModel,
+    ranks: Ranks,
     job: Job,
     room: Room,
     checkpoints: Checkpoints,
@@ -337,7 +367,7 @@ def _measure(
     try:
         with interruptible(losses.model, should_stop):
             if job.heldout:
-                loss = _heldout_loss(losses, job, room, state.step)
+                loss = _heldout_loss(losses, ranks, job, room, state.step)
                 best = state.best_loss is None or loss < state.best_loss
                 state.bad_evals = 0 if best else state.bad_evals + 1
                 if best:
@@ -347,16 +377,16 @@ def _measure(
                 said = _said(job.objective)
                 emit(Eval(step=state.step, heldout_loss=loss, best=best, preferred=said and said.preferred))
             if job.ask:
-                emit(Sample(step=state.step, answers=_ask(losses, job.ask)))
+                emit(Sample(step=state.step, answers=_ask(losses, ranks, job.ask)))
     except Interrupted:
         pass  # what is still due is made up for by the resumed run; answers are for the eye alone
     gc.collect()  # the loop itself collects nothing, and generating leaves cycles behind
 
 
-def _ask(losses: LossModel, ask: Ask) -> tuple[SampleAnswer, ...]:
+def _ask(losses: LossModel, ranks: Ranks, ask: Ask) -> tuple[SampleAnswer, ...]:
     losses.model.eval()
     with memory_errors(t("training.at_answers")):
-        answers = ask(losses.model)
+        answers = ranks.compute(ask, losses.model)
     losses.model.train()
     return answers
 

@@ -42,11 +42,21 @@ class Optimizers:
 
     def step(self, rate: float) -> None:
         """Update all weights by their gradients with a learning rate, and forget the gradients."""
+        self.set_rate(rate)
+        for part in self._parts:
+            part.step()
+            part.zero_grad(set_to_none=True)
+
+    def set_rate(self, rate: float) -> None:
+        """Set the learning rate of the next update."""
         for part in self._parts:
             for group in part.param_groups:
                 group["lr"] = rate * group["faster"]
-            part.step()
-            part.zero_grad(set_to_none=True)
+
+    def single(self) -> torch.optim.Optimizer:
+        """Return PyTorch's optimizer itself, for what lays it out; of a kind that is made of one."""
+        (part,) = self._parts
+        return part
 
     def state(self, parameter: torch.nn.Parameter) -> dict[str, Any]:
         """Return what is kept for a weight: tensors and numbers by name; empty before its first update."""

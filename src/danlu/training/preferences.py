@@ -18,9 +18,9 @@ from torch.nn.functional import logsigmoid, softplus
 from danlu.data.batches import MicroBatch, common_beginning, pack_together
 from danlu.data.examples import Example
 from danlu.errors import TrainingError
-from danlu.training.adapter import load_tensors, save_tensors
 from danlu.training.forward import LossModel
 from danlu.training.preference_settings import PreferenceSettings
+from danlu.training.tensors import load_tensors, save_tensors
 
 # Of an answer that is all but certain the odds are beyond what float32 can hold.
 _MOST_CERTAIN = -1e-6
@@ -51,13 +51,11 @@ class Piece:
         batch: their texts, of pairs the two of each one after the other.
         members: the examples.
         tokens: computed tokens.
-        shift: what labelled answers of the step are compared with.
     """
 
     batch: Batch
     members: tuple[Example, ...]
     tokens: int
-    shift: _Shift | None = None
 
 
 class _Shift:
@@ -147,19 +145,22 @@ class PreferenceObjective:
         self.settings = settings
         self.reference = reference
         self._seen: list[_Compared] = []
+        self._shift: _Shift | None = None
+        self._budget = 0
 
     def pieces(self, losses: LossModel, examples: Sequence[Example], token_budget: int) -> list[tuple[int, Piece]]:
         """Cut a step into pieces that fit the budget, each with its number of computed tokens."""
         self._seen.clear()  # of a step that ran out of memory and is done again, only the second time counts
-        shift = None
-        if not self.settings.paired:
-            shift = _Shift(losses, examples, token_budget, self.reference)
-        pieces = _pieces(losses, examples, token_budget, self._texts, shift)
+        self._shift = None
+        self._budget = token_budget
+        pieces = _pieces(losses, examples, token_budget, self._texts)
         return [(piece.tokens, piece) for piece in pieces]
 
     def loss(self, losses: LossModel, piece: Piece, examples: Sequence[Example]) -> torch.Tensor:
         """Return what one piece adds to the mean over the examples of its step."""
-        compared = self._compare(_scores(losses, piece.batch), piece)
+        if self._shift is None:  # one for the whole step, whoever computes which of its pieces
+            self._shift = _Shift(losses, examples, self._budget, self.reference)
+        compared = self._compare(_scores(losses, piece.batch), piece.members, self._shift)
         self._seen.append(compared.detached())
         return compared.losses.sum() / len(examples)
 
@@ -172,9 +173,18 @@ class PreferenceObjective:
         losses.model.train()
         return total
 
-    def figures(self) -> Figures:
-        """Return what the pieces since the last call said, and forget them."""
+    def forget_last(self) -> None:
+        """Forget what the last piece said: it does not count."""
+        self._seen.pop()
+
+    def figures(self, collect: Callable[[list[_Compared]], list[_Compared]] | None = None) -> Figures:
+        """Return what the pieces since the last call said, and forget them.
+
+        Args:
+            collect: adds what other processes have seen.
+        """
         seen, self._seen = self._seen, []
+        seen = seen if collect is None else collect(seen)
         right = torch.cat([item.right for item in seen])
         good, bad = (torch.cat([getattr(item, side) for item in seen]) for side in ("good", "bad"))
         margin = float(good.mean() - bad.mean()) if len(good) and len(bad) else None
@@ -183,13 +193,11 @@ class PreferenceObjective:
     def _texts(self, example: Example) -> tuple[Example, ...]:
         return example.parts if self.settings.paired else example.parts[:1]
 
-    def _compare(self, found: torch.Tensor, piece: Piece) -> _Compared:
-        members = piece.members
+    def _compare(self, found: torch.Tensor, members: Sequence[Example], shift: _Shift) -> _Compared:
         if not self.settings.paired:
             before = self.reference.of(members)[:, 0]
             wanted = torch.tensor([example.wanted for example in members])
-            assert piece.shift is not None
-            return _kto(found - before, wanted, piece.shift.value, self.settings)
+            return _kto(found - before, wanted, shift.value, self.settings)
         pairs = found.view(len(members), 2)
         lengths = torch.tensor([[part.supervised for part in example.parts] for example in members])
         if self.settings.objective == "orpo":
@@ -283,7 +291,7 @@ def _scores_of_texts(losses: LossModel, texts: Sequence[Example], token_budget: 
     found = torch.zeros(len(texts))
     at = 0
     order = sorted(range(len(texts)), key=lambda index: len(texts[index].input_ids))
-    for piece in _pieces(losses, [texts[index] for index in order], token_budget, _itself, None):
+    for piece in _pieces(losses, [texts[index] for index in order], token_budget, _itself):
         found[order[at : at + len(piece.members)]] = _scores(losses, piece.batch)
         at += len(piece.members)
     return found
@@ -298,7 +306,6 @@ def _pieces(
     examples: Sequence[Example],
     token_budget: int,
     texts_of: Callable[[Example], tuple[Example, ...]],
-    shift: _Shift | None,
 ) -> list[Piece]:
     """Put examples together by length as long as they fit the budget; one that never fits is a piece of its own."""
     ordered = sorted(examples, key=lambda item: sum(len(text.input_ids) for text in texts_of(item)))
@@ -309,7 +316,7 @@ def _pieces(
         while count:
             members.append(ordered.pop(0))
             count -= len(texts_of(members[-1]))
-        made.append(Piece(batch, tuple(members), tokens, shift))
+        made.append(Piece(batch, tuple(members), tokens))
     return made
 
 

@@ -7,7 +7,8 @@ these only the trained ones are kept, under the names that they have in the mode
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
@@ -19,8 +20,9 @@ from transformers import PreTrainedModel
 from danlu.errors import TrainingError
 from danlu.models.checks import TRAINED_WEIGHTS
 from danlu.training import adapter
-from danlu.training.adapter import attach_lora, load_tensors, save_tensors
+from danlu.training.adapter import attach_lora
 from danlu.training.settings import ADAPTER_METHODS, FreezeSettings, TrainSettings
+from danlu.training.tensors import Stored, load_tensors, save_tensors
 
 TrainedModel: TypeAlias = PeftModel | PreTrainedModel
 """A model with an adapter, or one whose own weights are trained."""
@@ -67,12 +69,27 @@ def trainable(model: TrainedModel) -> dict[str, torch.nn.Parameter]:
     return {name: value for name, value in sorted(model.named_parameters()) if value.requires_grad}
 
 
-def save_trained(model: TrainedModel, folder: Path, base_model: str) -> None:
-    """Write what is trained into an existing folder, to go on from it with ``load_trained``."""
-    if isinstance(model, PeftModel):
+def as_it_is(tensor: torch.Tensor) -> Stored:
+    """Return a weight that this process has whole."""
+    return tensor
+
+
+def save_trained(
+    model: TrainedModel, folder: Path | None, base_model: str, stored: Callable[[torch.Tensor], Stored] = as_it_is
+) -> None:
+    """Write what is trained into an existing folder, to go on from it with ``load_trained``.
+
+    Args:
+        model: the model.
+        folder: the folder; None where another process writes, which needs this one's parts.
+        base_model: name of the base model, written into an adapter.
+        stored: gives a weight of which each process has a part; adapters are whole.
+    """
+    if not isinstance(model, PeftModel):
+        weights = {name: stored(value) for name, value in trainable(model).items()}
+        save_tensors(weights, None if folder is None else folder / TRAINED_WEIGHTS)
+    elif folder is not None:
         adapter.save_adapter(model, folder, base_model)
-    else:
-        save_tensors(trainable(model), folder / TRAINED_WEIGHTS)
 
 
 def load_trained(model: TrainedModel, folder: Path) -> None:
@@ -93,12 +110,31 @@ def load_trained(model: TrainedModel, folder: Path) -> None:
             own[key].copy_(value)
 
 
-def save_finished(model: TrainedModel, folder: Path, base_model: str) -> None:
-    """Write what was trained as everybody can use it, as a change of the base model as it is on the disk."""
-    if isinstance(model, PeftModel):
-        adapter.save_finished(model, folder, base_model)
+def save_finished(
+    model: TrainedModel,
+    folder: Path | None,
+    base_model: str,
+    stored: Callable[[torch.Tensor], Stored] = as_it_is,
+    kept: Path | None = None,
+) -> None:
+    """Write what was trained as everybody can use it, as a change of the base model as it is on the disk.
+
+    Args:
+        model: the model.
+        folder: an existing folder; None where another process writes.
+        base_model: name of the base model.
+        stored: gives a weight of which each process has a part.
+        kept: folder of ``save_trained`` with the state that is wanted; None takes what the model has.
+    """
+    if not isinstance(model, PeftModel) and kept is None:
+        save_trained(model, folder, base_model, stored)
+    elif folder is None:
+        return
+    elif isinstance(model, PeftModel):
+        adapter.save_finished(model, folder, base_model, kept)
     else:
-        save_trained(model, folder, base_model)
+        assert kept is not None
+        shutil.copyfile(kept / TRAINED_WEIGHTS, folder / TRAINED_WEIGHTS)
 
 
 def finished_folder(method: str) -> str:
