@@ -20,6 +20,7 @@ from danlu.recipe_train import TrainSection
 
 Objective = Literal["sft", "pretrain", "semi", "dpo", "kto", "orpo"]
 Method = Literal["lora", "qlora", "full", "freeze"]
+Strategy = Literal["ddp", "fsdp", "zero1", "zero2", "zero3"]
 Tracker = Literal["none", "tensorboard", "wandb", "swanlab", "mlflow"]
 
 
@@ -111,6 +112,26 @@ class ResourcesSection(Section):
             "How many desks the pupil works at: devices. More is faster, as long as there are enough rows for each."
         ),
         json_schema_extra=zh("学生用几张书桌：设备数量。多则快，前提是每张桌上都有足够的数据。"),
+    )
+    strategy: Auto | Strategy = Field(
+        "auto",
+        description=(
+            "How the desks share the books. ddp: each desk has all of them, the fastest where there is room; zero1, "
+            "zero2: the notes of the corrections are divided; fsdp, zero3: the books are divided too, which needs the "
+            "least room and the most talking between desks."
+        ),
+        json_schema_extra=zh(
+            "各书桌如何分书。ddp：每桌一整套，放得下时最快；zero1、zero2：批改的记录分开放；fsdp、zero3：书也分开放，最省地方，"
+            "但桌与桌之间要说的话最多。"
+        ),
+    )
+    offload: bool = Field(
+        False,
+        description=(
+            "Put away in the cupboard (the computer's memory) what a desk (a GPU) does not need at the moment. Saves "
+            "room on the desk, costs time; without a GPU it changes nothing."
+        ),
+        json_schema_extra=zh("书桌（显卡）一时用不到的先放进柜子（内存）。省桌面，费时间；没有显卡时没有区别。"),
     )
 
 

@@ -359,7 +359,7 @@ def test_a_token_is_never_shown(place):
         ({"finetuning_type": "full", "quantization_bit": 4}, "quantization_bit: 4", "finetuning_type: lora"),
         ({"adapter_name_or_path": "saves/x,saves/y"}, "adapter_name_or_path: saves/x,saves/y", "merge into the model"),
         ({"adapter_name_or_path": "x", "create_new_adapter": True}, "adapter_name_or_path: x", "merge into the model"),
-        ({"deepspeed": "ds_z3.json"}, "deepspeed: ds_z3.json", "in one process"),
+        ({"deepspeed": "ds_z3.json"}, "deepspeed: ds_z3.json", "resources.strategy"),
         ({"fp16": True}, "fp16: true", "bf16: true"),
         ({"add_special_tokens": "<tool>"}, "add_special_tokens: <tool>", "add_tokens"),
         ({"val_size": 100}, "val_size: 100", "0.1"),

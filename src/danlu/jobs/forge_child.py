@@ -19,6 +19,7 @@ from danlu.i18n import use_language
 from danlu.jobs import labelling, pipeline, preparing
 from danlu.jobs.forge_order import Order
 from danlu.jobs.messages import Refused, Tell, Told
+from danlu.jobs.together import train_together
 from danlu.logs import set_up_logging
 from danlu.processes import watch_parent
 from danlu.settings import Home
@@ -78,11 +79,19 @@ def work(order: Order, tell: Tell, stopping: Stopping) -> None:
         return
     if prepared.run.trained is None:
         stopping.saving.set()
-        report = pipeline.train(prepared, tell, stopping.asked.is_set, resume=order.run is not None)
+        resume, several = order.run is not None, prepared.plan.together
+        if several is None:
+            report = pipeline.train(prepared, tell, stopping.asked.is_set, resume=resume)
+        else:
+            name = prepared.run.name
+            del prepared  # its model: the processes that train have their own
+            report = train_together(home, name, several, tell, stopping.asked.is_set, resume=resume)
         stopping.saving.clear()
-        if report.status == "stopped":
+        if report.status == "stopped" or order.task == "train" or stopping.asked.is_set():
             return
-    if order.task == "train" or stopping.asked.is_set():
+        if several is not None:
+            prepared = preparing.reopen(home, name, lambda _: None)
+    if order.task == "train":
         return
     proof = pipeline.proof_of(prepared.run) or pipeline.prove_run(prepared, tell)
     pipeline.publish(prepared, proof, tell, order.quant)

@@ -45,6 +45,7 @@ from danlu.training.loop import Job, fit
 from danlu.training.objectives import Objective
 from danlu.training.plugged import objective_named
 from danlu.training.preferences import Reference
+from danlu.training.ranks.base import Ranks
 from danlu.training.trained import TrainedModel, adapter_off, load_trained
 
 _GENERAL_FEW = 12
@@ -55,8 +56,22 @@ _QUESTIONS_SHOWN = 5
 _REFERENCE = "reference.safetensors"
 
 
-def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, resume: bool = False) -> TrainReport:
+def train(
+    prepared: Prepared,
+    tell: Tell,
+    should_stop: Callable[[], bool],
+    *,
+    resume: bool = False,
+    ranks: Ranks | None = None,
+) -> TrainReport:
     """Train a prepared run, writing its events.
+
+    Args:
+        prepared: the run.
+        tell: receives what happens.
+        should_stop: asked after each step.
+        resume: go on from the newest checkpoint.
+        ranks: the processes that train together, of which this is the first and the others call ``help_train``.
 
     Raises:
         DanluError: what ended the run; it stands in the event log too.
@@ -94,16 +109,10 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
                     )
                 )
             try:
-                job = Job(
-                    prepared.examples,
-                    prepared.heldout,
-                    run.path,
-                    prepared.base.name,
-                    asker(prepared),
-                    _objective(prepared, tell),
-                    continued=plan.continued_from is not None,
-                )
-                result = fit(prepared.model, job, plan.settings, emit_judged, asked_to_stop, resume=resume)
+                job = _job(prepared, tell)
+                if ranks is not None:
+                    ranks.agree(None)  # what the others read is written now
+                result = fit(prepared.model, job, plan.settings, emit_judged, asked_to_stop, resume=resume, ranks=ranks)
             except DanluError as error:
                 # The log may be what could not be written (a full disk): the error itself goes on either way.
                 _emit_failure(emit, error)
@@ -134,6 +143,25 @@ def train(prepared: Prepared, tell: Tell, should_stop: Callable[[], bool], *, re
     write_text(run.path / "report.json", report.model_dump_json(indent=2) + "\n")
     tell(Trained(report=report))
     return report
+
+
+def help_train(prepared: Prepared, ranks: Ranks, *, resume: bool = False) -> None:
+    """Train together with the process that calls ``train``, without a word."""
+    ranks.agree(None)
+    job = _job(prepared, lambda _: None)
+    fit(prepared.model, job, prepared.plan.settings, lambda _: None, resume=resume, ranks=ranks)
+
+
+def _job(prepared: Prepared, tell: Tell) -> Job:
+    return Job(
+        prepared.examples,
+        prepared.heldout,
+        prepared.run.path,
+        prepared.base.name,
+        asker(prepared),
+        _objective(prepared, tell),
+        continued=prepared.plan.continued_from is not None,
+    )
 
 
 def prove_run(prepared: Prepared, tell: Tell, *, aside: bool = False) -> Proof:

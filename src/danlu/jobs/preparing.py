@@ -48,6 +48,7 @@ from danlu.models.library import ModelFolder, ModelLibrary
 from danlu.models.load import load_model
 from danlu.models.new_tokens import begin_as_means, pieces_of, write_tokenizer
 from danlu.models.versions import DatasetRef
+from danlu.planning.devices import decide_devices
 from danlu.planning.estimate import predict
 from danlu.planning.plan import Notice, Plan, make_plan, with_probed_rate
 from danlu.planning.probe import probe_rate
@@ -148,11 +149,12 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
             if plan.unlabelled:
                 plan = decide_semi(plan, recipe, material.examples)
             plan = decide_sharing(plan, recipe, material.examples)
+            plan = decide_devices(plan, recipe, base, machine)
             require_free(home.runs, disk_needed(plan.settings, base.architecture))
             if start is not None:
                 keep_start(start, run)
             prepared = _assemble(home, run, recipe, plan, base, material)
-            if predict_cost:
+            if predict_cost and plan.together is None:
                 with memory_errors(t("jobs.at_plan")):
                     prediction = predict(
                         prepared.model,

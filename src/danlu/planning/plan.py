@@ -23,7 +23,7 @@ from danlu.planning.preferences import decide_preference, preference_objective
 from danlu.planning.probe_table import RateProbe
 from danlu.planning.requirements import require_built
 from danlu.planning.rules import Choice
-from danlu.recipe import Recipe
+from danlu.recipe import Recipe, Strategy
 from danlu.training.settings import ADAPTER_METHODS, FreezeSettings, LoraSettings, TrainSettings
 
 Value = float | int | str | bool | None
@@ -96,6 +96,22 @@ class DataSummary(BaseModel):
     pieces: int | None = None
 
 
+class Together(BaseModel):
+    """Several processes that train together.
+
+    Attributes:
+        devices: how many.
+        strategy: how the weights lie among them.
+        offload: what a GPU does not need at the moment is kept in the computer's memory.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    devices: int
+    strategy: Strategy
+    offload: bool = False
+
+
 class Plan(BaseModel):
     """Everything about a run, decided."""
 
@@ -121,6 +137,7 @@ class Plan(BaseModel):
     continued_from: ContinuedFrom | None = None
     new_tokens: tuple[str, ...] = ()
     probe: RateProbe | None = None
+    together: Together | None = None
 
 
 class Decider:

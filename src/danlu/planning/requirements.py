@@ -30,8 +30,23 @@ def require_built(recipe: Recipe) -> None:
         raise RecipeError("planning.dora_with_init", "lora.init_lora_weights")
     if recipe.train.optim == "adamw_8bit" and find_spec("bitsandbytes") is None:
         raise RecipeError("planning.needs_extra", "train.optim", value="adamw_8bit", extra="gpu")
-    if recipe.resources.devices not in {"auto", 1}:
-        raise RecipeError("planning.not_built", "resources.devices", value=recipe.resources.devices, built="1")
+    _require_strategy(recipe)
+
+
+def _require_strategy(recipe: Recipe) -> None:
+    """Refuse ways to train together that a method or an optimizer does not go with, and DeepSpeed where it is not."""
+    wish, optim = recipe.resources, recipe.train.optim
+    if wish.devices in {"auto", 1} or wish.strategy in {"auto", "ddp"}:
+        return
+    if wish.strategy.startswith("zero") and find_spec("deepspeed") is None:
+        raise RecipeError("planning.needs_extra", "resources.strategy", value=wish.strategy, extra="deepspeed")
+    if recipe.method == "qlora":
+        raise RecipeError("planning.strategy_qlora", "resources.strategy", value=wish.strategy)
+    adapter = recipe.method == "lora"
+    if optim not in {"auto", "adamw"} and not (wish.strategy == "fsdp" and adapter):
+        raise RecipeError("planning.strategy_optim", "resources.strategy", value=wish.strategy, optim=optim)
+    if wish.strategy in {"fsdp", "zero3"} and recipe.new_tokens:
+        raise RecipeError("planning.strategy_new_tokens", "resources.strategy", value=wish.strategy)
 
 
 def _require_semi(recipe: Recipe) -> None:

@@ -65,7 +65,7 @@ class FitResult:
         examples_per_second: examples over the steps' time, measurements and checkpoints excluded.
         tokens_per_second: real tokens likewise.
         seconds: time of the steps, measurements, answers and checkpoints.
-        peak_rss_bytes: largest resident memory of the process so far.
+        peak_rss_bytes: largest resident memory so far, of all processes together.
     """
 
     status: Literal["finished", "stopped"]
@@ -162,7 +162,7 @@ def fit(
             _measure_before(losses, ranks, job, room, state, emit)
     except Interrupted:
         emit(Stopped(step=state.step))  # nothing is lost: this is measured again, with the same result
-        return _result("stopped", state)
+        return _result("stopped", state, ranks)
 
     members = mixed_members(job.examples, settings.batch_size, settings.texts_per_step, settings.seed, settings.steps)
     per_epoch = _steps_of_a_pass(job.rows, settings)
@@ -196,7 +196,7 @@ def fit(
                 emit(Checkpoint(step=state.step, path=str(path), best=state.bad_evals == 0))
             if state.due or (stop and not last):
                 emit(Stopped(step=state.step))
-                return _result("stopped", state)
+                return _result("stopped", state, ranks)
             if learned or exhausted:
                 code = "training.learned_by_heart" if learned else "training.no_longer_better"
                 emit(Warned(code=code, message=t(code, step=state.step)))
@@ -207,7 +207,7 @@ def fit(
     checkpoints.save_finished(model, job.folder / finished_folder(settings.method))
     if ranks.size == 1:
         checkpoints.restore_best(model)
-    result = _result("finished", state)
+    result = _result("finished", state, ranks)
     emit(
         Finished(
             step=state.step,
@@ -411,7 +411,7 @@ def _learned_by_heart(state: LoopState, settings: TrainSettings, per_epoch: int)
     return sum(state.epoch_losses) / per_epoch < settings.stop_loss
 
 
-def _result(status: Literal["finished", "stopped"], state: LoopState) -> FitResult:
+def _result(status: Literal["finished", "stopped"], state: LoopState, ranks: Ranks) -> FitResult:
     return FitResult(
         status=status,
         steps=state.step,
@@ -421,5 +421,5 @@ def _result(status: Literal["finished", "stopped"], state: LoopState) -> FitResu
         examples_per_second=state.examples / max(state.seconds, 1e-9),
         tokens_per_second=state.tokens / max(state.seconds, 1e-9),
         seconds=state.seconds + state.aside_seconds,
-        peak_rss_bytes=peak_rss(psutil.Process()),
+        peak_rss_bytes=sum(ranks.collect([peak_rss(psutil.Process())])),
     )
