@@ -21,6 +21,7 @@ from danlu.training.trained import TrainedModel, base_of, trainable
 # What AdamW keeps for each number of a weight; beside it, it counts its updates.
 _KEPT: Final = ("exp_avg", "exp_avg_sq")
 _COUNT: Final = "step"
+_COMPILED_SUM: Final = "deepspeed_shm_comm"
 
 
 class Partitioned(Spread):
@@ -38,6 +39,9 @@ class Partitioned(Spread):
     def begin(self, model: TrainedModel, settings: TrainSettings) -> Keeper:
         """Give the model to DeepSpeed."""
         deepspeed = import_module("deepspeed")
+        # On a processor DeepSpeed would compile a faster sum of its own at the first start, for which a machine needs a
+        # C++ compiler.
+        deepspeed.ops.__compatible_ops__[_COMPILED_SUM] = False
         named = trainable(model)
         self._adapter = [*named.values()] if settings.method in ADAPTER_METHODS else []
         entrance, base = Entrance(model), base_of(model)
