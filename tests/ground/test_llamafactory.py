@@ -164,7 +164,8 @@ def test_a_file_as_llamafactory_ships_it_becomes_a_recipe(place):
     assert (recipe.lora.lora_alpha, recipe.data.holdout) == ("auto", "auto")
     assert read.left_open() == {
         "data.holdout": "auto", "lora.lora_alpha": "auto", "train.weight_decay": 0.01, "eval.every": "auto",
-        "eval.early_stopping": "auto", "resources.devices": "auto", "train.share_prefix": "auto",
+        "eval.early_stopping": "auto", "resources.devices": "auto", "resources.strategy": "auto",
+        "train.share_prefix": "auto",
     }  # fmt: skip
 
 

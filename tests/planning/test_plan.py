@@ -168,21 +168,6 @@ def test_every_decision_can_be_said_in_both_languages():
         assert item.because("en") != item.because("zh")
 
 
-@pytest.mark.parametrize(
-    ("word", "where", "value"),
-    [
-        ("resources.devices=2", "resources.devices", "2"),
-    ],
-)
-def test_what_is_not_built_is_refused_by_name(word, where, value):
-    with pytest.raises(RecipeError) as caught:
-        require_built(recipe(word))
-    assert caught.value.where == where
-    assert f"“{value}”" in caught.value.message("en")
-    with pytest.raises(RecipeError):
-        plan(word)
-
-
 @pytest.mark.parametrize("method", ["full", "freeze"])
 def test_weights_that_learn_themselves_are_planned_in_fp32_at_a_tenth_of_the_rate(method):
     adapter, own = plan(), plan(f"method={method}")
@@ -194,10 +179,6 @@ def test_weights_that_learn_themselves_are_planned_in_fp32_at_a_tenth_of_the_rat
     with pytest.raises(RecipeError) as caught:
         require_built(recipe(f"method={method}", "train.dtype=bfloat16"))
     assert caught.value.key == "planning.weights_need_fp32"
-
-
-def test_one_device_is_built():
-    require_built(recipe("resources.devices=1"))
 
 
 def test_a_plan_survives_json():

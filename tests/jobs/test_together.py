@@ -1,0 +1,106 @@
+"""Runs of several processes: killed, stopped, resumed, and in the end what one process would have made."""
+
+from __future__ import annotations
+
+import os
+import signal
+
+import psutil
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from danlu.errors import MachineError, RecipeError
+from danlu.events import Failed, Step
+from danlu.jobs import pipeline, preparing
+from danlu.jobs.forge_child import Stopping, work
+from danlu.jobs.forge_order import Order
+from danlu.jobs.messages import Happened, PlanMade, Told, Trained
+from danlu.jobs.runs import Runs
+from danlu.settings import Home
+from tests.jobs.homes import never, quiet, recipe, write_material
+
+TWO = ("resources.devices=2", "train.seed=7")
+
+
+@pytest.fixture(scope="module")
+def material(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("together")
+    return Home(folder / "home"), *write_material(folder)
+
+
+def processes_that_train() -> list[psutil.Process]:
+    """Return those of this process, in the order of their ranks."""
+    found = [
+        child for child in psutil.Process().children(recursive=True)
+        if "danlu.jobs.rank_child" in " ".join(child.cmdline())
+    ]  # fmt: skip
+    return sorted(found, key=lambda child: child.cmdline()[-1])
+
+
+class Heard:
+    """What was told, and something that is done at a step."""
+
+    def __init__(self, at: int | None = None, do=lambda: None) -> None:
+        self.messages: list[Told] = []
+        self._at, self._do = at, do
+
+    def __call__(self, message: Told) -> None:
+        self.messages.append(message)
+        if isinstance(message, Happened) and isinstance(message.event, Step) and message.event.step == self._at:
+            self._do()
+
+    @property
+    def report(self):
+        return next(message.report for message in self.messages if isinstance(message, Trained))
+
+
+def test_a_killed_process_ends_all_with_its_reason_and_the_run_goes_on_to_what_one_process_makes(material):
+    home, model, rows = material
+    wanted = recipe(model, rows, *TWO)
+
+    def kill_the_second() -> None:
+        os.kill(processes_that_train()[1].pid, signal.SIGKILL)
+
+    killed = Heard(3, kill_the_second)
+    with pytest.raises(MachineError) as caught:
+        work(Order(task="train", home=home.root, lang="en", recipe=wanted), killed, Stopping())
+    assert "process 2 of 2" in caught.value.message("en")
+    assert "SIGKILL" in caught.value.message("en")
+    assert processes_that_train() == []
+    (plan,) = (message for message in killed.messages if isinstance(message, PlanMade))
+    assert plan.plan.prediction is None
+    assert any(notice.code == "planning.notice_unpredicted" for notice in plan.plan.notices)
+    run = Runs(home).get(plan.run)
+    assert isinstance(run.events()[-1].event, Failed)
+
+    stopping = Stopping()
+    stopped = Heard(4, stopping.asked.set)
+    again = Order(task="train", home=home.root, lang="en", run=run.name)
+    work(again, stopped, stopping)
+    assert stopped.report.status == "stopped"
+    assert processes_that_train() == []
+
+    ended = Heard()
+    work(again, ended, Stopping())
+    assert ended.report.status == "finished"
+
+    alone = preparing.prepare(home, recipe(model, rows, TWO[1]), quiet, predict_cost=False)
+    report = pipeline.train(alone, quiet, never)
+    assert ended.report.train_loss == pytest.approx(report.train_loss, rel=2e-5)
+    assert ended.report.heldout_loss == pytest.approx(report.heldout_loss, rel=2e-5)
+    assert ended.report.peak_rss_bytes > report.peak_rss_bytes
+    one, other = (load_file(it.adapter / "adapter_model.safetensors") for it in (alone.run, run))
+    assert one.keys() == other.keys()
+    for name in one:
+        torch.testing.assert_close(other[name], one[name], rtol=1e-2, atol=5e-4)
+
+
+def test_more_processes_than_examples_of_a_step_are_refused_before_anything_is_trained(material):
+    home, model, rows = material
+    before = len(Runs(home).list())
+    with pytest.raises(RecipeError) as caught:
+        preparing.prepare(home, recipe(model, rows, "resources.devices=4"), quiet, predict_cost=False)
+    assert caught.value.key == "planning.devices_idle"
+    assert "3 examples" in caught.value.message("en")
+    assert len(Runs(home).list()) == before
