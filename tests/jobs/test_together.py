@@ -82,7 +82,7 @@ def test_a_killed_process_ends_all_with_its_reason_and_the_run_goes_on_to_what_o
     assert processes_that_train() == []
 
     ended = Heard()
-    work(again, ended, Stopping())
+    work(again.model_copy(update={"devices": 3}), ended, Stopping())
     assert ended.report.status == "finished"
 
     alone = preparing.prepare(home, recipe(model, rows, TWO[1]), quiet, predict_cost=False)

@@ -8,7 +8,7 @@ import pytest
 
 from danlu.errors import RecipeError
 from danlu.planning import requirements
-from danlu.planning.devices import decide_devices
+from danlu.planning.devices import decide_devices, with_devices
 from danlu.planning.plan import Together
 from danlu.planning.requirements import require_built
 from tests.planning.test_plan import plan, recipe
@@ -78,3 +78,13 @@ def test_deepspeed_that_is_not_installed_is_named(monkeypatch):
     with pytest.raises(RecipeError) as caught:
         require_built(recipe("resources.devices=2", "resources.strategy=zero1"))
     assert "danlu[deepspeed]" in caught.value.message("en")
+
+
+def test_a_run_may_go_on_with_another_number_of_processes():
+    made, _ = decided("resources.devices=2", "resources.strategy=zero2", "train.batch_size=4")
+    assert with_devices(made, None) == made.together
+    assert with_devices(made, 1) is None
+    assert with_devices(made, 3) == Together(devices=3, strategy="zero2")
+    assert with_devices(decided()[0], 2) == Together(devices=2, strategy="ddp")
+    with pytest.raises(RecipeError):
+        with_devices(made, 5)

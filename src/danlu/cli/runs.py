@@ -91,13 +91,18 @@ def stop(name: RunName, home: HomeOption = None) -> None:
 
 
 @app.command("resume", help=t("cli.runs_resume"))
-def resume(name: RunName, home: HomeOption = None, as_json: JsonOption = False) -> None:
+def resume(
+    name: RunName,
+    devices: Annotated[int | None, typer.Option("--devices", min=1, help=t("cli.runs_resume_devices"))] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
     """Go on with a run from its newest checkpoint."""
     folder = home_of(home)
     run = Runs(folder).get(name)
     if run.status() == "finished":
         raise ConflictError("cli.already_finished", run.name, run=run.name)
-    display = carry_out(Order(task="train", home=folder.root, lang=language(), run=run.name))
+    display = carry_out(Order(task="train", home=folder.root, lang=language(), run=run.name, devices=devices))
     show_trained(folder.root, display, as_json=as_json)
 
 

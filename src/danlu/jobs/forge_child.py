@@ -21,6 +21,7 @@ from danlu.jobs.forge_order import Order
 from danlu.jobs.messages import Refused, Tell, Told
 from danlu.jobs.together import train_together
 from danlu.logs import set_up_logging
+from danlu.planning.devices import with_devices
 from danlu.processes import watch_parent
 from danlu.settings import Home
 
@@ -79,7 +80,7 @@ def work(order: Order, tell: Tell, stopping: Stopping) -> None:
         return
     if prepared.run.trained is None:
         stopping.saving.set()
-        resume, several = order.run is not None, prepared.plan.together
+        resume, several = order.run is not None, with_devices(prepared.plan, order.devices)
         if several is None:
             report = pipeline.train(prepared, tell, stopping.asked.is_set, resume=resume)
         else:

@@ -45,6 +45,7 @@ class Order(BaseModel):
         data: data set or file of an ``eval``, instead of what was kept aside.
         quant: weights format of the export.
         labels: what a ``label`` answers, and how.
+        devices: processes that go on with a run, instead of as many as were planned.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -59,3 +60,4 @@ class Order(BaseModel):
     data: str | None = None
     quant: str = "q8_0"
     labels: LabelOrder | None = None
+    devices: int | None = None

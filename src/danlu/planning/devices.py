@@ -31,9 +31,7 @@ def decide_devices(plan: Plan, recipe: Recipe, base: ModelFolder, machine: Machi
     devices = int(decider.decide(DEVICES, wish.devices, Choice(1, "planning.devices_one")))
     if devices == 1:
         return plan.model_copy(update={"decisions": tuple(decider.decisions)})
-    step = settings.batch_size + settings.texts_per_step
-    if devices > step:
-        raise RecipeError("planning.devices_idle", DEVICES, devices=devices, examples=step)
+    _require_work(plan, devices)
     need = base.architecture.training_bytes(
         settings.method, settings.token_budget, settings.lora.r, 4 if settings.dtype == "float32" else 2
     )
@@ -50,3 +48,24 @@ def decide_devices(plan: Plan, recipe: Recipe, base: ModelFolder, machine: Machi
             "notices": (*plan.notices, Notice(code="planning.notice_unpredicted", params=sizes)),
         }
     )
+
+
+def with_devices(plan: Plan, devices: int | None) -> Together | None:
+    """Return how a run that was planned goes on: as planned, or with another number of processes.
+
+    Raises:
+        RecipeError: there are more processes than examples in a step.
+    """
+    if devices is None:
+        return plan.together
+    if devices == 1:
+        return None
+    _require_work(plan, devices)
+    planned = plan.together or Together(devices=devices, strategy="ddp")
+    return planned.model_copy(update={"devices": devices})
+
+
+def _require_work(plan: Plan, devices: int) -> None:
+    step = plan.settings.batch_size + plan.settings.texts_per_step
+    if devices > step:
+        raise RecipeError("planning.devices_idle", DEVICES, devices=devices, examples=step)
