@@ -72,9 +72,10 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="package")
 def trained(starter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    """The whole path, once."""
+    """The whole path, once; with one thread, because other tests compute beside it."""
     home = put_model(starter, tmp_path_factory.mktemp("trained") / "home")
-    done = danlu(home, "quickstart", "--data", ROWS, "--no-serve", "--json", timeout=1500)
+    words = ("quickstart", "--data", ROWS, "--no-serve", "--json")
+    done = danlu(home, *words, timeout=1500, OMP_NUM_THREADS="1")
     assert done.code == 0, done.err
     yield Trained(home, done.json(), done.err)
     shutil.rmtree(home)
