@@ -7,10 +7,14 @@ real starter model, which share one that is trained; those take longest and begi
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from danlu import hardware
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
@@ -18,6 +22,14 @@ os.environ["DANLU_LANG"] = "en"
 
 _END_TO_END = "tests/e2e/"
 _ALONE = "tests/e2e/test_interruptions.py"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measured_once() -> Iterator[None]:
+    """Measure the speed of this machine once, not for a second at each plan."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "measure_gflops", cache(hardware.measure_gflops))
+        yield
 
 
 class _Modules(LoadScopeScheduling):

@@ -1,4 +1,4 @@
-"""Runs of the real starter model that are killed or stopped, and go on. They need no trained assistant."""
+"""A run of the real starter model that is killed and goes on."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ pytestmark = [pytest.mark.slow, pytest.mark.starter, pytest.mark.timeout(1800)]
 EXACT = (
     f"model={MODEL}",
     f"data.train={ROWS}",
+    "data.max_samples=3",
     "data.holdout=0",
     "train.dtype=float32",
     "train.num_train_epochs=1",
