@@ -72,10 +72,9 @@ def starter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 @pytest.fixture(scope="package")
 def trained(starter: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Trained]:
-    """The whole path, once; with one thread, because other tests compute beside it."""
+    """The whole path, once."""
     home = put_model(starter, tmp_path_factory.mktemp("trained") / "home")
-    words = ("quickstart", "--data", ROWS, "--no-serve", "--json")
-    done = danlu(home, *words, timeout=1500, OMP_NUM_THREADS="1")
+    done = danlu(home, "quickstart", "--data", ROWS, "--no-serve", "--json", timeout=1500)
     assert done.code == 0, done.err
     yield Trained(home, done.json(), done.err)
     shutil.rmtree(home)

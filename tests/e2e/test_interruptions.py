@@ -37,6 +37,12 @@ WORKER = "danlu.jobs.forge_child"
 SMALL = ("quickstart", "--model", "small", "--data", ROWS, "--no-serve", "--json")
 
 
+@pytest.fixture(autouse=True)
+def threads(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let commands choose how many threads they compute with, as they do for people."""
+    monkeypatch.delenv("OMP_NUM_THREADS")
+
+
 @pytest.fixture(scope="module")
 def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A model whose thirteen steps take three seconds."""
