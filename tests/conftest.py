@@ -1,28 +1,39 @@
 """What every test needs: one computing thread (the machine may be shared) and English texts unless a test asks.
 
-Run by several processes (``pytest -n 2``), the tests of a module stay together, and so do the end-to-end tests that
-share a trained model; those take longest and begin first. The ones that train for themselves come last, on whichever
-process is free.
+Run by several processes (``pytest -n 2``), the tests of a module stay together, and so do the end-to-end tests with the
+real starter model, which share one that is trained; those take longest and begin first.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
+from functools import cache
 from typing import Any
 
 import pytest
 from xdist.scheduler import LoadScopeScheduling
+
+from danlu import hardware
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 os.environ["DANLU_LANG"] = "en"
 
 _END_TO_END = "tests/e2e/"
-_ALONE = "tests/e2e/test_resume.py"
+_ALONE = "tests/e2e/test_interruptions.py"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def measured_once() -> Iterator[None]:
+    """Measure the speed of this machine once, not for a second at each plan."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(hardware, "measure_gflops", cache(hardware.measure_gflops))
+        yield
 
 
 class _Modules(LoadScopeScheduling):
-    """Gives whole modules to the processes, in the order of collection, and the end-to-end ones to a single one."""
+    """Gives whole modules to the processes, in the order of collection, and those with the starter to a single one."""
 
     def _split_scope(self, nodeid: str) -> str:
         module = nodeid.partition("::")[0]
@@ -35,7 +46,7 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: 0 if _shares_a_model(item.nodeid) else 2 if item.nodeid.startswith(_ALONE) else 1)
+    items.sort(key=lambda item: (not _shares_a_model(item.nodeid), not item.nodeid.startswith(_ALONE)))
 
 
 def _shares_a_model(nodeid: str) -> bool:

@@ -14,7 +14,9 @@ from typing import Any
 
 import pytest
 
+from danlu.cli import forge
 from danlu.cli.main import run
+from tests.cli.worker_here import WorkerHere
 from tests.jobs.homes import words, write_material
 
 
@@ -62,6 +64,12 @@ def danlu(capfd, monkeypatch, home) -> Iterator[Danlu]:
     yield call
     logging.getLogger().handlers[:] = handlers
     logging.getLogger().setLevel(level)
+
+
+@pytest.fixture
+def worker_here(monkeypatch) -> None:
+    """Let commands do their work in this process: for tests that are not about the worker's own."""
+    monkeypatch.setattr(forge, "Worker", WorkerHere)
 
 
 @pytest.fixture

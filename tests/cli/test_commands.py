@@ -128,6 +128,7 @@ def test_home_can_be_given_on_the_command(danlu, tmp_path, home):
     assert not home.exists()
 
 
+@pytest.mark.usefixtures("worker_here")
 def test_a_worker_that_refuses_is_one_line_and_leaves_no_run(danlu, home, material, tmp_path):
     (tmp_path / "empty.json").write_text("")
     called = danlu("train", *words(material[0], tmp_path / "empty.json"), "--json", expect=1)
@@ -193,6 +194,7 @@ class TestFinished:
         assert "is not running" in danlu("runs", "stop", trained.run, expect=1).line
         assert "has finished" in danlu("runs", "resume", trained.run, expect=1).line
 
+    @pytest.mark.usefixtures("worker_here")
     def test_it_is_proved(self, danlu, trained, tmp_path):
         report = tmp_path / "new" / "folder" / "proof.html"
         proof = danlu("eval", trained.run, "--report", report, "--json").json
@@ -204,6 +206,7 @@ class TestFinished:
         assert proof["report"] == str(report)
         assert report.read_text(encoding="utf-8").startswith("<!doctype html>")
 
+    @pytest.mark.usefixtures("worker_here")
     def test_a_bad_probe_file_is_one_line(self, danlu, trained, tmp_path):
         (tmp_path / "p.jsonl").write_text('{"question": 5}\n', encoding="utf-8")
         called = danlu("eval", trained.run, "--probes", tmp_path / "p.jsonl", expect=1)

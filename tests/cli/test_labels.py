@@ -24,6 +24,7 @@ def asked(tmp_path):
     return write_json_lines(tmp_path / "asked.jsonl", QUESTIONS)
 
 
+@pytest.mark.usefixtures("worker_here")
 def test_questions_are_answered_and_the_file_is_checked_and_learned(danlu, trained, material, asked, tmp_path):
     out = tmp_path / "labelled.jsonl"
     called = danlu("pseudo-label", trained.run, "--questions", asked, "--out", out, "--samples", 2, "--json")
@@ -53,6 +54,7 @@ def test_what_was_accepted_is_said_with_a_table(danlu, trained, asked, tmp_path)
     assert str(out) in called.err
 
 
+@pytest.mark.usefixtures("worker_here")
 def test_questions_are_explained(danlu, asked, material):
     shown = danlu("data", "check", asked).out.replace("\n", " ")
     assert "danlu pseudo-label RUN --questions" in shown

@@ -15,6 +15,8 @@ from danlu.cli.render import print_reading
 from danlu.i18n import use_language
 from danlu.recipe_file import load_recipe, read_recipe
 
+pytestmark = pytest.mark.usefixtures("worker_here")
+
 
 @pytest.fixture
 def file(material, tmp_path, monkeypatch) -> Path:

@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from tests.cli.conftest import Called, start
+import pytest
+
 from tests.data.files import write_json_rows
 from tests.data.test_preferences import label_rows, pair_rows
 from tests.jobs.homes import words
 
+pytestmark = pytest.mark.usefixtures("worker_here")
 
-def test_pairs_are_trained_and_proved_by_commands(danlu, home, material, tmp_path):
+
+def test_pairs_are_trained_and_proved_by_commands(danlu, material, tmp_path):
     pairs = write_json_rows(tmp_path / "pairs.json", pair_rows(12))
-    done = start(home, "train", *words(material[0], pairs, "objective=dpo", "train.learning_rate=3e-3"), "--json")
-    out, err = done.communicate(timeout=240)
-    assert done.returncode == 0, err
-    shown = " ".join(err.split())
+    called = danlu("train", *words(material[0], pairs, "objective=dpo", "train.learning_rate=3e-3"), "--json")
+    shown = " ".join(called.err.split())
     assert "pairs: pairs of a chosen and a rejected answer: 12" in shown
     assert "preference.beta" in shown
     assert "Asking the model as it is for its scores" in shown
     assert "on the right side in" in shown
-    proof = danlu("eval", Called(0, out, err).json["run"], "--json").json
+    proof = danlu("eval", called.json["run"], "--json").json
     assert set(proof["preferences"]) == {"n", "preferred_before", "preferred_after", "moved"}
     assert set(proof["answered"][0]) == {"opening", "before", "after"}
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from tests.cli.conftest import Called, start
 from tests.data.files import story
 from tests.jobs.homes import words
+
+pytestmark = pytest.mark.usefixtures("worker_here")
 
 
 @pytest.fixture(scope="module")
@@ -16,14 +17,12 @@ def notes(tmp_path_factory):
     return path
 
 
-def test_a_text_is_trained_and_proved_by_commands(danlu, home, material, notes):
+def test_a_text_is_trained_and_proved_by_commands(danlu, material, notes):
     more = ["objective=pretrain", "train.max_length=128"]
-    done = start(home, "train", *words(material[0], notes, *more), "--json")
-    out, err = done.communicate(timeout=240)
-    assert done.returncode == 0, err
-    report = Called(0, out, err).json
+    called = danlu("train", *words(material[0], notes, *more), "--json")
+    report = called.json
     assert report["status"] == "finished"
-    shown = " ".join(err.split())
+    shown = " ".join(called.err.split())
     assert "notes: plain text, documents: 1" in shown
     assert "1 of 1 documents are longer than 128 tokens" in shown
     assert "Texts are cut into pieces" not in shown, "the length was chosen"

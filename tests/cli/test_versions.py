@@ -25,6 +25,7 @@ def test_an_unknown_name_says_what_there_is(home):
     assert "nobody" in caught.value.message("en")
 
 
+@pytest.mark.usefixtures("worker_here")
 def test_a_base_model_becomes_a_version_once(home):
     made = version_for(home, str(home.root / "tiny"))
     assert made.run is None

@@ -23,14 +23,14 @@ import psutil
 
 MODEL = "smollm2-135m-instruct"
 PATIENCE = 600.0
+INTERRUPTED = 130
 _DANLU = (sys.executable, "-m", "danlu.cli.main")
 _URL = re.compile(r"http://127\.0\.0\.1:\d+")
 
 
 def environment(home: Path, **changes: str) -> dict[str, str]:
-    """The variables of a command that works in ``home``, with as many threads as it chooses for itself."""
-    ours = ("DANLU_", "OMP_NUM_THREADS")
-    kept = {key: value for key, value in os.environ.items() if not key.startswith(ours)}
+    """The variables of a command that works in ``home``; it computes with one thread unless the test unsets that."""
+    kept = {key: value for key, value in os.environ.items() if not key.startswith("DANLU_")}
     return {**kept, "DANLU_HOME": str(home), "DANLU_LANG": "en", "NO_COLOR": "1", "COLUMNS": "200", **changes}
 
 
@@ -254,3 +254,26 @@ def put_model(cache: Path, home: Path) -> Path:
     folder.mkdir(parents=True)
     clone(cache / "models" / MODEL, folder / MODEL)
     return home
+
+
+def one_line(ended: Ended | Started) -> str:
+    """The one line on stderr that says what went wrong."""
+    assert "Traceback" not in ended.err
+    (line,) = [line for line in ended.err.splitlines() if line.startswith("Error:")]
+    return line
+
+
+def interrupt(process: Started) -> None:
+    """Press Ctrl-C once and insist on an orderly end: nobody left, nothing half-written, no traceback."""
+    below = process.children()
+    process.signal(signal.SIGINT)
+    assert process.wait() == INTERRUPTED, process.err
+    assert_gone(below)
+    assert working_in(process.home) == []
+    assert partial_files(process.home) == []
+    assert "Traceback" not in process.err
+    assert process.out == ""
+
+
+def files_of(home: Path, folder: str) -> list[str]:
+    return sorted(path.name for path in (home / folder).iterdir()) if (home / folder).is_dir() else []

@@ -1,4 +1,4 @@
-"""What goes wrong around a whole program: taken ports, killed engines, two servers, Ctrl-C at every moment."""
+"""What goes wrong around a finished assistant: taken ports, killed engines, two servers, Ctrl-C while it serves."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import contextlib
 import http.client
 import json
 import os
-import shutil
 import signal
 import socket
 from collections.abc import Iterator
@@ -15,36 +14,24 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.e2e.conftest import ROWS, Trained
+from tests.e2e.conftest import ROWS
 from tests.e2e.program import (
-    MODEL,
-    Ended,
     Server,
-    Started,
     assert_gone,
     cmdline,
     danlu,
+    interrupt,
+    one_line,
     partial_files,
-    put_model,
     serving,
     started,
-    until,
     working_in,
 )
 
 pytestmark = [pytest.mark.slow, pytest.mark.starter, pytest.mark.timeout(1800)]
 
-INTERRUPTED = 130
 ENGINE = "danlu.serving.llamacpp_child"
-WORKER = "danlu.jobs.forge_child"
 QUICKSTART = ("quickstart", "--data", ROWS, "--no-serve", "--json")
-
-
-def one_line(ended: Ended | Started) -> str:
-    """The one line on stderr that says what went wrong."""
-    assert "Traceback" not in ended.err
-    (line,) = [line for line in ended.err.splitlines() if line.startswith("Error:")]
-    return line
 
 
 @contextlib.contextmanager
@@ -123,84 +110,6 @@ def test_an_engine_that_is_killed_in_mid_answer_is_told_in_the_stream_and_comes_
     assert server.get("/health")["status"] == "healthy"
 
 
-def interrupt(process: Started) -> None:
-    """Press Ctrl-C once and insist on an orderly end: nobody left, nothing half-written, no traceback."""
-    below = process.children()
-    process.signal(signal.SIGINT)
-    assert process.wait() == INTERRUPTED, process.err
-    assert_gone(below)
-    assert working_in(process.home) == []
-    assert partial_files(process.home) == []
-    assert "Traceback" not in process.err
-    assert process.out == ""
-
-
-def files_of(home: Path, folder: str) -> list[str]:
-    return sorted(path.name for path in (home / folder).iterdir()) if (home / folder).is_dir() else []
-
-
-def test_ctrl_c_while_the_model_is_pulled(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    with started(home, *QUICKSTART) as process:
-        process.says("Pulling")
-        interrupt(process)
-    assert files_of(home, "models") == []
-    assert files_of(home, "runs") == []
-
-
-def test_ctrl_c_while_it_is_planned_and_while_it_trains_then_it_goes_on(starter: Path, tmp_path: Path) -> None:
-    home = put_model(starter, tmp_path / "home")
-    with started(home, *QUICKSTART) as process:
-        process.says("The plan")
-        until(lambda: files_of(home, "runs"))
-        interrupt(process)
-    assert files_of(home, "runs") == []
-
-    with started(home, *QUICKSTART) as process:
-        events = until(lambda: next((home / "runs").glob("*/events.jsonl"), None))
-        until(lambda: '"type": "step"' in events.read_text(encoding="utf-8"))
-        interrupt(process)
-    run = events.parent
-    assert f"danlu runs resume {run.name}" in process.err
-    (checkpoint,) = (run / "checkpoints").glob("step-*")
-    assert danlu(home, "runs", "list", "--json").json()["runs"][0]["status"] == "stopped"
-
-    with started(home, *QUICKSTART) as process:
-        process.says(f"Going on with {run.name}")
-        until(lambda: events.read_text(encoding="utf-8").count('"type": "started"') == 2)
-        steps = [json.loads(line) for line in events.read_text(encoding="utf-8").splitlines()]
-        again = [event for event in steps if event["type"] == "started"][-1]
-        assert f"step-{again['from_step']:06d}" == checkpoint.name
-        interrupt(process)
-    assert files_of(home, "versions") == []
-
-
-@pytest.fixture
-def untold(home: Path) -> Path:
-    """A home whose run has finished, without proof and version."""
-    for folder in (home / "versions").iterdir():
-        shutil.rmtree(folder)
-    (proof,) = (home / "runs").glob("*/proof.json")
-    proof.unlink()
-    return home
-
-
-def test_ctrl_c_at_the_proof_and_at_the_export(untold: Path, trained: Trained) -> None:
-    home, run = untold, untold / "runs" / trained.result["run"]
-    with started(home, *QUICKSTART) as process:
-        process.says("Proof:")
-        interrupt(process)
-    assert "runs resume" not in process.err, "training is done, there is nothing to resume"
-    assert not (run / "proof.json").exists()
-
-    with started(home, *QUICKSTART) as process:
-        process.says("Export:")
-        interrupt(process)
-    assert (run / "proof.json").exists()
-    assert files_of(home, "versions") == []
-    assert files_of(home, "runs") == [run.name]
-
-
 def test_ctrl_c_at_the_first_answer_and_while_it_serves(home: Path) -> None:
     with started(home, *QUICKSTART) as process:
         process.says("Full report")
@@ -215,41 +124,6 @@ def test_ctrl_c_at_the_first_answer_and_while_it_serves(home: Path) -> None:
     assert_gone(below)
     assert working_in(home) == []
     assert partial_files(home) == []
-
-
-def test_children_do_not_outlive_a_command_that_is_killed(starter: Path, tmp_path: Path) -> None:
-    home = put_model(starter, tmp_path / "home")
-    with started(home, *QUICKSTART) as process:
-        worker = process.child(WORKER)
-        process.says("The plan")
-        process.signal(signal.SIGKILL)
-        process.wait()
-        assert_gone([worker])
-    assert working_in(home) == []
-
-
-def test_a_download_that_is_killed_leaves_nothing_under_the_models_name(tmp_path: Path) -> None:
-    home = tmp_path / "home"
-    with started(home, "models", "pull", MODEL) as process:
-        process.says("Pulling")
-        child = process.child("danlu.models.sources.pip_child")
-        process.signal(signal.SIGKILL)
-        process.wait()
-        assert_gone([child])
-    assert danlu(home, "models", "show", MODEL, "--json").json()["here"] is False
-    assert [name for name in files_of(home, "models") if not name.startswith(".")] == []
-
-
-def test_a_damaged_model_is_noticed_before_anything_is_trained(starter: Path, tmp_path: Path) -> None:
-    home = put_model(starter, tmp_path / "home")
-    weights = home / "models" / MODEL / "model.safetensors"
-    whole = weights.read_bytes()
-    weights.unlink()  # the file is shared with other homes
-    weights.write_bytes(whole[:-1000])
-    refused = danlu(home, "train", f"model={MODEL}", f"data.train={ROWS}")
-    assert refused.code == 1
-    assert "model.safetensors" in one_line(refused)
-    assert files_of(home, "runs") == []
 
 
 def test_a_home_that_cannot_be_written_is_one_line(tmp_path: Path) -> None:

@@ -147,7 +147,8 @@ def test_the_file_is_learned_as_it_is_beside_the_rows_and_beside_texts(first, tm
 
 def test_a_stopped_second_round_ends_with_the_same_bits(first, tmp_path):
     home, model, rows, _, _ = first
-    wanted = recipe(model, rows, f"data.train=[{rows},{write_reviewed(tmp_path / 'reviewed.jsonl')}]")
+    both = f"data.train=[{rows},{write_reviewed(tmp_path / 'reviewed.jsonl')}]"
+    wanted = recipe(model, rows, both, "train.num_train_epochs=1", "eval.every=100")
     whole = preparing.prepare(home, wanted, quiet, predict_cost=False)
     report = pipeline.train(whole, quiet, lambda: False)
     again, resumed = stopped_and_resumed(home, wanted, after=4)

@@ -43,7 +43,7 @@ def rows():
 def wish(tmp_path, *words, tied=True):
     base = write_base(tmp_path / "base", tied=tied)
     data = write_json_rows(tmp_path / "tools.json", rows())
-    words = ("new_tokens=['<tool>', '丹炉']", "train.learning_rate=5e-3", *words)
+    words = ("new_tokens=['<tool>', '丹炉']", "train.learning_rate=5e-3", "eval.every=6", *words)
     return recipe(base, data, *words)
 
 

@@ -84,7 +84,7 @@ def test_the_path_from_pairs_to_a_version(home, model, pairs):
 )
 def test_a_stopped_run_goes_on_to_the_same_bits(home, model, pairs, labels, objective, method):
     rate = "1e-3" if method in {"full", "freeze"} else "3e-3"
-    words = [f"objective={objective}", f"method={method}", f"train.learning_rate={rate}"]
+    words = [f"objective={objective}", f"method={method}", f"train.learning_rate={rate}", "eval.every=6"]
     made = recipe(model, labels if objective == "kto" else pairs, *words)
     whole = preparing.prepare(home, made, quiet, predict_cost=False)
     pipeline.train(whole, quiet, never)

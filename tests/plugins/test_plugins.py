@@ -19,7 +19,7 @@ from danlu.training.optimizers import Optimizers
 from danlu.training.plugged import objective_named
 from danlu.training.preferences import Reference
 from danlu.training.trained import attach, trainable
-from tests.cli.conftest import danlu  # noqa: F401  a fixture
+from tests.cli.conftest import danlu, worker_here  # noqa: F401  fixtures
 from tests.jobs.homes import words, write_material
 from tests.plugins.conftest import make_visible
 from tests.tiny import tiny_model
@@ -140,6 +140,7 @@ def test_a_plug_in_that_is_gone_is_said(tmp_path):
         Optimizers({"x": torch.nn.Parameter(torch.zeros(2, 2))}, settings(optim="vanished"))
 
 
+@pytest.mark.usefixtures("worker_here")
 @pytest.mark.parametrize(
     ("code", "says"),
     [

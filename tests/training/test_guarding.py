@@ -25,7 +25,7 @@ from tests.tiny import tiny_model
 from tests.training.fitting import assert_bit_equal, examples, run, settings, weights
 
 LONG = 400
-ROWS = 96
+ROWS = 64
 
 
 def long_examples(count: int, length: int = LONG) -> list[Example]:
@@ -61,7 +61,7 @@ def in_little_memory(folder: Path, room_mib: int, length: int = LONG) -> dict[st
 
 
 def test_memory_that_runs_out_makes_the_pieces_smaller_and_changes_no_result(tmp_path):
-    told = in_little_memory(tmp_path, 400)  # 100 suffice for a few examples; all at once take more than 700
+    told = in_little_memory(tmp_path, 240)  # 100 suffice for a few examples; all at once take more than 460
     assert set(told["warnings"]) == {"training.smaller_pieces"}
     events = []
     chosen = settings(batch_size=ROWS, steps=2, token_budget=LONG, warmup_steps=0, share_prefix=False)
