@@ -10,7 +10,7 @@ from typing import Any
 from tests.e2e.program import PATIENCE, until
 
 WAIT = PATIENCE * 1000
-PERSONA = "five_rows_zh"
+PERSONA = "three_rows_zh"
 TALKER = "Talker"
 NAME = "阿澈"
 LONG = "Write a long story about a lighthouse keeper, with many details."

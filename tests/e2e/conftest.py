@@ -1,4 +1,4 @@
-"""The real starter model, trained once on five rows; what comes of it is shared by the tests as copies."""
+"""The real starter model, trained once on three rows; what comes of it is shared by the tests as copies."""
 
 from __future__ import annotations
 
@@ -21,13 +21,13 @@ from danlu.store.store import Store
 from tests.e2e.chat_page import PERSONA, TALKER, Chat, Opener, with_talker
 from tests.e2e.program import MODEL, Server, clone, danlu, put_model, serving
 
-ROWS = Path(__file__).with_name("five_rows_zh.json")
+ROWS = Path(__file__).with_name("three_rows_zh.json")
 BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 
 
 @dataclass(frozen=True)
 class Trained:
-    """What ``danlu quickstart`` on five rows left behind.
+    """What ``danlu quickstart`` on three rows left behind.
 
     Attributes:
         home: not to be changed; ``clone`` it.

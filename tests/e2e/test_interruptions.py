@@ -15,7 +15,6 @@ import pytest
 
 from danlu.models.library import ModelLibrary
 from danlu.settings import Home
-from tests.e2e.conftest import ROWS
 from tests.e2e.program import (
     MODEL,
     assert_gone,
@@ -34,6 +33,7 @@ from tests.tiny import tiny_config, tiny_tokenizer
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
 
 WORKER = "danlu.jobs.forge_child"
+ROWS = Path(__file__).with_name("five_rows_zh.json")
 SMALL = ("quickstart", "--model", "small", "--data", ROWS, "--no-serve", "--json")
 
 

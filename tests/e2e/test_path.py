@@ -1,4 +1,4 @@
-"""From a file of ten rows to a model that answers in persona, with the real starter model, as users type it."""
+"""From a file of three rows to a model that answers in persona, with the real starter model, as users type it."""
 
 from __future__ import annotations
 
@@ -50,9 +50,9 @@ def test_quickstart_prints_the_promised_object_and_nothing_else(trained: Trained
 
 def test_the_model_has_learned_who_it_is(trained: Trained) -> None:
     probes = trained.result["probes"]
-    assert probes["n"] == 5
+    assert probes["n"] == 3
     assert probes["pass_before"] <= 1
-    assert probes["pass_after"] == 5
+    assert probes["pass_after"] == 3
     assert NAME not in trained.result["answer_before"]
     rows = {row["instruction"]: row["output"] for row in json.loads(ROWS.read_text(encoding="utf-8"))}
     assert trained.result["answer_after"].strip() == rows[trained.result["question"]]

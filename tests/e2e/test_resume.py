@@ -16,12 +16,11 @@ pytestmark = [pytest.mark.slow, pytest.mark.starter, pytest.mark.timeout(1800)]
 EXACT = (
     f"model={MODEL}",
     f"data.train={ROWS}",
-    "data.max_samples=3",
     "data.holdout=0",
     "train.dtype=float32",
     "train.num_train_epochs=1",
     "train.batch_size=1",
-    "eval.every=2",
+    "eval.every=3",
 )
 
 

@@ -79,17 +79,17 @@ def test_a_killed_process_ends_all_with_its_reason_and_the_run_goes_on_to_what_o
     again = Order(task="train", home=home.root, lang="en", run=run.name)
     work(again, stopped, stopping)
     assert stopped.report.status == "stopped"
+    assert stopped.report.peak_rss_bytes > 700 * 1024**2, "two processes, of which one takes about 500 MiB"
     assert processes_that_train() == []
 
     ended = Heard()
-    work(again.model_copy(update={"devices": 3}), ended, Stopping())
+    work(again.model_copy(update={"devices": 1}), ended, Stopping())
     assert ended.report.status == "finished"
 
     alone = preparing.prepare(home, recipe(model, rows, TWO[1]), quiet, predict_cost=False)
     report = pipeline.train(alone, quiet, never)
     assert ended.report.train_loss == pytest.approx(report.train_loss, rel=2e-5)
     assert ended.report.heldout_loss == pytest.approx(report.heldout_loss, rel=2e-5)
-    assert ended.report.peak_rss_bytes > report.peak_rss_bytes
     one, other = (load_file(it.adapter / "adapter_model.safetensors") for it in (alone.run, run))
     assert one.keys() == other.keys()
     for name in one:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import shutil
 
 import pytest
 import torch
@@ -14,7 +15,6 @@ from danlu.training.settings import LoraSettings, TrainSettings
 from tests.training.fitting import assert_bit_equal, settings, weights
 from tests.training.together import Case, Told, fit_case, run_together
 
-STRATEGIES = ("ddp", "fsdp", "zero1", "zero2", "zero3")
 STEPS = 5
 
 
@@ -40,8 +40,8 @@ HANDED_ON = [("fsdp", "zero3"), ("zero3", "zero2"), ("zero2", "fsdp")]
 OWN = {"settings": FULL, "family": "qwen2", "tied": False}
 
 TWO = [
-    *(Case(name=f"{way}-lora", settings=LORA, strategy=way) for way in ("ddp", "fsdp", "zero3")),
-    *(Case(name=f"{way}-full", strategy=way, **OWN) for way in STRATEGIES),
+    Case(name="ddp-lora", settings=LORA),
+    *(Case(name=f"{way}-full", strategy=way, **OWN) for way in ("ddp", "zero1")),
     *(Case(name=name, settings=chosen, strategy=name.split("-")[0]) for name, chosen in MORE.items()),
     Case(name="ddp-breaks", settings=few(share_prefix=False), breaks=True),
     Case(name="ddp-half", settings=LORA, stop_after=3),
@@ -116,19 +116,18 @@ def test_what_one_layout_began_another_ends(first, second, two, alone):
     assert begun.stopped
     assert len(begun.losses) == 3
     case = next(case for case in TWO if case.name == f"{second}-ends")
+    assert len(ended.losses) == STEPS - 3
     compare(ended, weights(folder / case.folder, "full"), case, alone, skipped=3)
 
 
 def test_one_process_goes_on_from_the_checkpoint_of_several(two, alone):
     folder, _ = two
-    name = "fsdp-begins"
-    newest = max((folder / name / "checkpoints").glob("step-*"))
-    copied = folder / "goes-on" / "checkpoints" / newest.name
-    copied.parent.mkdir(parents=True)
-    newest.rename(copied)  # the last test that reads it
-    case = Case(name="goes-on", settings=FULL, family="qwen2", tied=False, resume="goes-on")
-    done = int(newest.name.removeprefix("step-"))
-    compare(fit_case(case, folder), weights(folder / "goes-on", "full"), case, alone, skipped=done)
+    name = "step-000003"
+    shutil.copytree(folder / "fsdp-begins" / "checkpoints" / name, folder / "goes-on" / "checkpoints" / name)
+    case = Case(name="goes-on", resume="goes-on", **OWN)
+    said = fit_case(case, folder)
+    assert len(said.losses) == STEPS - 3
+    compare(said, weights(folder / "goes-on", "full"), case, alone, skipped=3)
 
 
 def test_a_stopped_run_of_several_ends_with_the_same_bits(two):
@@ -147,7 +146,7 @@ def test_a_checkpoint_holds_whole_tensors_and_nothing_of_the_layout(two):
     folder, _ = two
     one, other = (
         load_file(max((folder / name / "checkpoints").glob("step-*")) / "optimizer.safetensors")
-        for name in ("ddp-full", "zero3-full")
+        for name in ("ddp-full", "fsdp-begins")
     )
     assert one.keys() == other.keys()
     for name in one:
