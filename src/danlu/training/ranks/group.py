@@ -36,7 +36,8 @@ def joined(rank: int, size: int, store: Path) -> Iterator[torch.device]:
     own = {"RANK": rank, "LOCAL_RANK": rank, "WORLD_SIZE": size, "LOCAL_WORLD_SIZE": size}
     os.environ.update({name: str(value) for name, value in own.items()})
     # Processes of one machine speak over its loopback: nothing of a run goes over a network.
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
+    if os.name == "posix":
+        os.environ.setdefault("GLOO_SOCKET_IFNAME", "lo0" if sys.platform == "darwin" else "lo")
     # As everywhere in this version, what computes is the processor.
     state = PartialState(cpu=True, init_method=f"file://{store}", rank=rank, world_size=size)
     try:
