@@ -52,6 +52,13 @@ for first, second in HANDED_ON:
         Case(name=f"{first}-begins", strategy=first, stop_after=3, **OWN),
         Case(name=f"{second}-ends", strategy=second, resume=f"{first}-begins", **OWN),
     ]
+# A person stops the run in the middle of a measurement.
+MEASURED = few(method="full", learning_rate=1e-3, eval_every=3)
+for way in ("ddp", "fsdp", "zero3"):
+    TWO += [
+        Case(name=f"{way}-measuring", settings=MEASURED, strategy=way, stop_after=3),
+        Case(name=f"{way}-measured", settings=MEASURED, strategy=way, resume=f"{way}-measuring"),
+    ]
 # Four examples among three processes, and weights that three cannot divide evenly.
 THREE = [
     Case(name="fsdp-full", settings=FULL, strategy="fsdp", stop_after=3),
@@ -128,6 +135,20 @@ def test_one_process_goes_on_from_the_checkpoint_of_several(two, alone):
     said = fit_case(case, folder)
     assert len(said.losses) == STEPS - 3
     compare(said, weights(folder / "goes-on", "full"), case, alone, skipped=3)
+
+
+@pytest.mark.parametrize(
+    ("way", "first", "second"), [("ddp", [0], [3, 5]), ("fsdp", [0, 3], [5]), ("zero3", [0, 3], [5])]
+)
+def test_a_stop_within_a_measurement_loses_nothing_and_is_heard_after_it_where_weights_are_spread(
+    way, first, second, two, alone
+):
+    folder, said = two
+    assert said[f"{way}-measuring"].stopped
+    assert said[f"{way}-measuring"].measured == first
+    assert said[f"{way}-measured"].measured == second
+    case = next(case for case in TWO if case.name == f"{way}-measured")
+    compare(said[case.name], weights(folder / case.folder, "full"), case, alone, skipped=3)
 
 
 def test_a_stopped_run_of_several_ends_with_the_same_bits(two):

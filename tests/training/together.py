@@ -18,7 +18,7 @@ from pydantic import BaseModel, TypeAdapter
 
 from danlu.data.examples import Example
 from danlu.errors import DanluError
-from danlu.events import Event, Step, Stopped, Warned
+from danlu.events import Eval, Event, Step, Stopped, Warned
 from danlu.training.loop import Job, fit
 from danlu.training.objectives import Objective
 from danlu.training.plugged import objective_named
@@ -71,6 +71,7 @@ class Told(BaseModel):
     norms: list[float] = []
     preferred: list[float | None] = []
     warnings: list[str] = []
+    measured: list[int] = []
     stopped: bool = False
     error: str | None = None
 
@@ -145,6 +146,7 @@ def fit_case(case: Case, folder: Path, ranks=None) -> Told:
     told.losses, told.norms = [event.loss for event in steps], [event.grad_norm for event in steps]
     told.preferred = [event.preferred for event in steps]
     told.warnings = [event.code for event in events if isinstance(event, Warned)]
+    told.measured = [event.step for event in events if isinstance(event, Eval)]
     told.stopped = any(isinstance(event, Stopped) for event in events)
     return told
 

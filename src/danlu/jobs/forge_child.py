@@ -18,7 +18,8 @@ from danlu.errors import DanluError
 from danlu.i18n import use_language
 from danlu.jobs import labelling, pipeline, preparing
 from danlu.jobs.forge_order import Order
-from danlu.jobs.messages import Refused, Tell, Told
+from danlu.jobs.messages import Refused, Tell
+from danlu.jobs.speaking import speak
 from danlu.jobs.together import train_together
 from danlu.logs import set_up_logging
 from danlu.planning.devices import with_devices
@@ -106,13 +107,7 @@ def main(argument: str) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     order = Order.model_validate_json(Path(argument).read_bytes())
     set_up_logging("warning", order.home / "logs", name="worker")
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="\n")
-    sys.stdout = sys.stderr  # libraries that print must not print between the messages
-
-    def tell(message: Told) -> None:
-        out.write(message.model_dump_json() + "\n")
-        out.flush()
-
+    tell = speak()
     with use_language(order.lang):
         try:
             work(order, tell, stopping)

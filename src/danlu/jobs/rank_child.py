@@ -15,8 +15,9 @@ from pathlib import Path
 from danlu.errors import DanluError
 from danlu.i18n import use_language
 from danlu.jobs import pipeline, preparing
-from danlu.jobs.messages import Refused, Tell, Told
+from danlu.jobs.messages import Refused, Tell
 from danlu.jobs.rank_order import RankOrder
+from danlu.jobs.speaking import speak
 from danlu.logs import set_up_logging
 from danlu.processes import watch_parent
 from danlu.settings import Home
@@ -43,13 +44,7 @@ def main(argument: str, rank: int) -> int:
     watch_parent(on_orphaned=lambda: os._exit(1))
     order = RankOrder.model_validate_json(Path(argument).read_bytes())
     set_up_logging("warning", order.home / "logs", name=f"worker-{rank}")
-    out = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8", newline="\n")
-    sys.stdout = sys.stderr  # libraries that print must not print between the messages
-
-    def tell(message: Told) -> None:
-        out.write(message.model_dump_json() + "\n")
-        out.flush()
-
+    tell = speak()
     with use_language(order.lang):
         try:
             work(order, rank, tell, asked)

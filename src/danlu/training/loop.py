@@ -10,6 +10,7 @@ import gc
 import math
 import time
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Literal
@@ -124,8 +125,8 @@ def fit(
         job: examples and folders.
         settings: every value decided.
         emit: receives each event.
-        should_stop: asked after each step, and between the pieces of a measurement; True saves a checkpoint and
-            returns.
+        should_stop: asked after each step, and, unless weights are spread among processes, between the pieces of a
+            measurement; True saves a checkpoint and returns.
         resume: go on from the newest checkpoint, if there is one, whatever layout of processes wrote it.
         ranks: the processes that train together, each of which calls this; None is this one alone.
 
@@ -158,7 +159,7 @@ def fit(
     room = Room(state.token_budget or settings.token_budget, emit)
     asked, should_stop = should_stop, lambda: ranks.agree(asked())
     try:
-        with interruptible(model, should_stop):
+        with interruptible(model, should_stop) if ranks.breakable else nullcontext():
             _measure_before(losses, ranks, job, room, state, emit)
     except Interrupted:
         emit(Stopped(step=state.step))  # nothing is lost: this is measured again, with the same result
@@ -288,7 +289,7 @@ def _backward(
     mine, loss = ranks.share(examples), 0.0
     try:
         spare = None
-        if not ranks.recovers:  # processes that must pass through the model together need something to pass with
+        if not ranks.breakable:  # processes that must pass through the model together need something to pass with
             spare = objective.pieces(losses, [min(examples, key=lambda item: len(item.input_ids))], token_budget)[0][1]
         pieces = [piece for _, piece in objective.pieces(losses, mine, token_budget)] if mine else []
         for piece, counts in ranks.rounds(pieces, spare):
@@ -301,7 +302,7 @@ def _backward(
     except (MemoryError, RuntimeError) as error:
         if not is_out_of_memory(error):
             raise
-        if not ranks.recovers:
+        if not ranks.breakable:
             raise TrainingError("training.out_of_memory", where, free=format_bytes(available_memory())) from None
         return ranks.combine(None)
     return ranks.combine(loss)
@@ -365,7 +366,7 @@ def _measure(
     """Measure held-out loss, keep the best adapter, ask the probes; ``state.due`` says that it was interrupted."""
     state.due = bool(job.heldout)
     try:
-        with interruptible(losses.model, should_stop):
+        with interruptible(losses.model, should_stop) if ranks.breakable else nullcontext():
             if job.heldout:
                 loss = _heldout_loss(losses, ranks, job, room, state.step)
                 best = state.best_loss is None or loss < state.best_loss

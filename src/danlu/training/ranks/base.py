@@ -42,12 +42,12 @@ class Ranks:
     Attributes:
         rank: which of the processes this is; the first speaks for all and writes the files.
         size: how many there are.
-        recovers: whether a step in which memory ran out can be done again.
+        breakable: whether a pass through the model can be broken off, where memory runs out or a person stops the run.
     """
 
     rank: int = 0
     size: int = 1
-    recovers: bool = True
+    breakable: bool = True
 
     _optimizer: Optimizers
     _parameters: list[torch.nn.Parameter]

@@ -28,10 +28,10 @@ class Spread(Replicated):
     """Each process has a part of the weights: each pass brings a layer together, in all processes at the same time.
 
     A process whose memory runs out therefore leaves the others in the middle of a pass: there is no way back from
-    there but the newest checkpoint.
+    there but the newest checkpoint. A person is heard after a measurement, not within.
     """
 
-    recovers = False
+    breakable = False
 
     _entrance: nn.Module
 
