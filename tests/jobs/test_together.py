@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 
 from danlu.errors import MachineError, RecipeError
-from danlu.events import Failed, Step
+from danlu.events import Failed, Started, Step
 from danlu.jobs import pipeline, preparing
 from danlu.jobs.forge_child import Stopping, work
 from danlu.jobs.forge_order import Order
@@ -55,36 +55,34 @@ class Heard:
         return next(message.report for message in self.messages if isinstance(message, Trained))
 
 
-def test_a_killed_process_ends_all_with_its_reason_and_the_run_goes_on_to_what_one_process_makes(material):
+def test_a_run_is_stopped_then_killed_and_ends_as_one_process_would(material):
     home, model, rows = material
-    wanted = recipe(model, rows, *TWO)
+    stopping = Stopping()
+    stopped = Heard(2, stopping.asked.set)
+    work(Order(task="train", home=home.root, lang="en", recipe=recipe(model, rows, *TWO)), stopped, stopping)
+    assert stopped.report.status == "stopped"
+    assert stopped.report.peak_rss_bytes > 700 * 1024**2, "two processes, of which one takes about 500 MiB"
+    assert processes_that_train() == []
+    (plan,) = (message for message in stopped.messages if isinstance(message, PlanMade))
+    assert plan.plan.prediction is None
+    assert any(notice.code == "planning.notice_unpredicted" for notice in plan.plan.notices)
+    run = Runs(home).get(plan.run)
 
     def kill_the_second() -> None:
         os.kill(processes_that_train()[1].pid, signal.SIGKILL)
 
-    killed = Heard(3, kill_the_second)
+    again = Order(task="train", home=home.root, lang="en", run=run.name)
     with pytest.raises(MachineError) as caught:
-        work(Order(task="train", home=home.root, lang="en", recipe=wanted), killed, Stopping())
+        work(again, Heard(4, kill_the_second), Stopping())
     assert "process 2 of 2" in caught.value.message("en")
     assert "SIGKILL" in caught.value.message("en")
     assert processes_that_train() == []
-    (plan,) = (message for message in killed.messages if isinstance(message, PlanMade))
-    assert plan.plan.prediction is None
-    assert any(notice.code == "planning.notice_unpredicted" for notice in plan.plan.notices)
-    run = Runs(home).get(plan.run)
     assert isinstance(run.events()[-1].event, Failed)
-
-    stopping = Stopping()
-    stopped = Heard(4, stopping.asked.set)
-    again = Order(task="train", home=home.root, lang="en", run=run.name)
-    work(again, stopped, stopping)
-    assert stopped.report.status == "stopped"
-    assert stopped.report.peak_rss_bytes > 700 * 1024**2, "two processes, of which one takes about 500 MiB"
-    assert processes_that_train() == []
 
     ended = Heard()
     work(again.model_copy(update={"devices": 1}), ended, Stopping())
     assert ended.report.status == "finished"
+    assert [item.event.from_step for item in run.events() if isinstance(item.event, Started)] == [0, 2, 3]
 
     alone = preparing.prepare(home, recipe(model, rows, TWO[1]), quiet, predict_cost=False)
     report = pipeline.train(alone, quiet, never)

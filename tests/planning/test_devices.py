@@ -66,7 +66,13 @@ def test_what_does_not_go_together_is_refused_with_a_remedy(words, key):
     assert caught.value.key == key
     assert caught.value.where == "resources.strategy"
     require_built(recipe("resources.devices=2", *words, "resources.strategy=ddp"))
-    require_built(recipe(*words))
+
+
+@pytest.mark.parametrize("words", [["resources.strategy=fsdp"], ["resources.strategy=ddp", "resources.devices=1"]])
+def test_a_strategy_without_several_processes_is_refused(words):
+    with pytest.raises(RecipeError) as caught:
+        require_built(recipe(*words))
+    assert caught.value.key == "planning.strategy_alone"
 
 
 def test_adapters_take_any_optimizer_where_only_the_model_is_divided():

@@ -36,7 +36,11 @@ def require_built(recipe: Recipe) -> None:
 def _require_strategy(recipe: Recipe) -> None:
     """Refuse ways to train together that a method or an optimizer does not go with, and DeepSpeed where it is not."""
     wish, optim = recipe.resources, recipe.train.optim
-    if wish.devices in {"auto", 1} or wish.strategy in {"auto", "ddp"}:
+    if wish.strategy == "auto":
+        return
+    if wish.devices in {"auto", 1}:
+        raise RecipeError("planning.strategy_alone", "resources.strategy", value=wish.strategy)
+    if wish.strategy == "ddp":
         return
     if wish.strategy.startswith("zero") and find_spec("deepspeed") is None:
         raise RecipeError("planning.needs_extra", "resources.strategy", value=wish.strategy, extra="deepspeed")
