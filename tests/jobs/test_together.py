@@ -20,7 +20,8 @@ from danlu.jobs.runs import Runs
 from danlu.settings import Home
 from tests.jobs.homes import never, quiet, recipe, write_material
 
-TWO = ("resources.devices=2", "train.seed=7")
+# 120 steps: a stop is heard some steps after it was asked for.
+LONG = ("train.num_train_epochs=40", "train.learning_rate=1e-4", "eval.every=40", "train.seed=7")
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +40,7 @@ def processes_that_train() -> list[psutil.Process]:
 
 
 class Heard:
-    """What was told, and something that is done at a step."""
+    """What was told, and something that is done once, at a step."""
 
     def __init__(self, at: int | None = None, do=lambda: None) -> None:
         self.messages: list[Told] = []
@@ -47,7 +48,9 @@ class Heard:
 
     def __call__(self, message: Told) -> None:
         self.messages.append(message)
-        if isinstance(message, Happened) and isinstance(message.event, Step) and message.event.step == self._at:
+        step = message.event.step if isinstance(message, Happened) and isinstance(message.event, Step) else 0
+        if self._at is not None and step >= self._at:
+            self._at = None
             self._do()
 
     @property
@@ -59,21 +62,22 @@ def test_a_run_is_stopped_then_killed_and_ends_as_one_process_would(material):
     home, model, rows = material
     stopping = Stopping()
     stopped = Heard(2, stopping.asked.set)
-    work(Order(task="train", home=home.root, lang="en", recipe=recipe(model, rows, *TWO)), stopped, stopping)
+    wanted = recipe(model, rows, *LONG, "resources.devices=2")
+    work(Order(task="train", home=home.root, lang="en", recipe=wanted), stopped, stopping)
     assert stopped.report.status == "stopped"
     assert stopped.report.peak_rss_bytes > 700 * 1024**2, "two processes, of which one takes about 500 MiB"
     assert processes_that_train() == []
     (plan,) = (message for message in stopped.messages if isinstance(message, PlanMade))
     assert plan.plan.prediction is None
     assert any(notice.code == "planning.notice_unpredicted" for notice in plan.plan.notices)
-    run = Runs(home).get(plan.run)
+    run, done = Runs(home).get(plan.run), stopped.report.steps
 
     def kill_the_second() -> None:
         os.kill(processes_that_train()[1].pid, signal.SIGKILL)
 
     again = Order(task="train", home=home.root, lang="en", run=run.name)
     with pytest.raises(MachineError) as caught:
-        work(again, Heard(4, kill_the_second), Stopping())
+        work(again, Heard(done + 3, kill_the_second), Stopping())
     assert "process 2 of 2" in caught.value.message("en")
     assert "SIGKILL" in caught.value.message("en")
     assert processes_that_train() == []
@@ -82,12 +86,14 @@ def test_a_run_is_stopped_then_killed_and_ends_as_one_process_would(material):
     ended = Heard()
     work(again.model_copy(update={"devices": 1}), ended, Stopping())
     assert ended.report.status == "finished"
-    assert [item.event.from_step for item in run.events() if isinstance(item.event, Started)] == [0, 2, 3]
+    starts = [item.event.from_step for item in run.events() if isinstance(item.event, Started)]
+    assert starts[:2] == [0, done]
+    assert starts[2] >= done > 0
 
-    alone = preparing.prepare(home, recipe(model, rows, TWO[1]), quiet, predict_cost=False)
+    alone = preparing.prepare(home, recipe(model, rows, *LONG), quiet, predict_cost=False)
     report = pipeline.train(alone, quiet, never)
-    assert ended.report.train_loss == pytest.approx(report.train_loss, rel=2e-5)
-    assert ended.report.heldout_loss == pytest.approx(report.heldout_loss, rel=2e-5)
+    assert ended.report.train_loss == pytest.approx(report.train_loss, rel=1e-4)
+    assert ended.report.heldout_loss == pytest.approx(report.heldout_loss, rel=1e-4)
     one, other = (load_file(it.adapter / "adapter_model.safetensors") for it in (alone.run, run))
     assert one.keys() == other.keys()
     for name in one:
