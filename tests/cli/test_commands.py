@@ -14,10 +14,11 @@ import typer
 
 from danlu.cli.common import duration, split_recipe
 from danlu.cli.main import app
+from danlu.jobs import pipeline, preparing
 from danlu.jobs.runs import RunFolder, Runs
 from danlu.settings import Home
 from tests.cli.conftest import start
-from tests.jobs.homes import words
+from tests.jobs.homes import quiet, recipe, words
 
 REPORT = {
     "run", "status", "steps", "epochs", "train_loss", "heldout_loss_before", "heldout_loss", "examples_per_second",
@@ -258,3 +259,11 @@ def test_a_recipe_file_comes_first_if_at_all():
     assert split_recipe(["r.yaml", "a=1"]) == (Path("r.yaml"), ["a=1"])
     assert split_recipe(["a=1", "b=2"]) == (None, ["a=1", "b=2"])
     assert split_recipe(None) == (None, [])
+
+
+def test_a_run_stopped_before_its_first_step_is_shown_without_a_loss(danlu, home, material):
+    prepared = preparing.prepare(Home(home), recipe(*material), quiet, predict_cost=False)
+    report = pipeline.train(prepared, quiet, lambda: True)
+    assert (report.status, report.steps) == ("stopped", 0)
+    assert "loss" not in danlu("runs", "list").out
+    assert "loss 0.000" not in danlu("runs", "show", prepared.run.name).out

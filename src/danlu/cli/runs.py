@@ -36,7 +36,7 @@ def list_runs(home: HomeOption = None, as_json: JsonOption = False) -> None:
     table = Table(box=None, show_header=False, padding=(0, 2, 0, 0))
     for run in runs:
         report = run.report()
-        loss = t("cli.loss", loss=report.train_loss) if report else ""
+        loss = t("cli.loss", loss=report.train_loss) if report and report.steps else ""
         table.add_row(run.name, t(f"cli.status_{run.status()}"), run.plan().model, loss)
     results.print(table)
 
@@ -64,7 +64,7 @@ def show(name: RunName, home: HomeOption = None, as_json: JsonOption = False) ->
     for event in events:
         if isinstance(event, Eval):
             results.print(f"  {t('cli.heldout', step=event.step, loss=event.heldout_loss)}")
-    if report is not None:
+    if report is not None and report.steps:
         results.print("  " + t("cli.loss", loss=report.train_loss))
         show_prediction_error(results, report)
 
