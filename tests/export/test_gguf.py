@@ -85,7 +85,7 @@ def test_llama_cpp_says_what_transformers_says(tmp_path, family, kind, tied, qua
     agreement = agreement_of(written.path, base, adapter, quant)
     assert agreement.token_ids == 1.0
     if quant in {"f32", "f16"}:
-        assert agreement.kl < 1e-4
+        assert agreement.kl < {"f32": 1e-5, "f16": 1e-4}[quant]
         assert agreement.greedy == 1.0
     gguf = read_gguf(written.path)
     assert gguf.text("tokenizer.ggml.pre") == kind
@@ -101,12 +101,12 @@ def test_tokenizers_with_byte_fallback_agree_too(tmp_path, family, prefix):
         # Six layers: the last one attends to everything, the others to a window smaller than the prompts.
         write_random(base, Gemma3TextConfig(**GEMMA))
     else:
-        tiny_model(family, tied=False, vocab=928).save_pretrained(base)
+        write_random(base, tiny_config(family, tied=False, vocab=928))
     sentencepiece_tokenizer(prefix=prefix).save_pretrained(base)
     written = write_gguf(base, None, base, tmp_path / "model.gguf", "f32")
     agreement = agreement_of(written.path, base, None, "f32")
     assert (agreement.token_ids, agreement.greedy) == (1.0, 1.0)
-    assert agreement.kl < 1e-4
+    assert agreement.kl < 1e-5
     assert read_gguf(written.path).metadata["tokenizer.ggml.add_space_prefix"] is prefix
 
 
@@ -122,7 +122,7 @@ def test_llama_3_s_stretched_positions_agree(tmp_path):
     family_tokenizer("llama-bpe").save_pretrained(tmp_path / "base")
     written = write_gguf(tmp_path / "base", None, tmp_path / "base", tmp_path / "model.gguf", "f32")
     assert "rope_freqs.weight" in read_gguf(written.path).tensors
-    assert agreement_of(written.path, tmp_path / "base", None, "f32").kl < 1e-4
+    assert agreement_of(written.path, tmp_path / "base", None, "f32").kl < 1e-5
 
 
 @pytest.mark.parametrize(("part", "family"), [("rope_factors", "llama"), ("convert", "gemma3_text")])

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections import Counter
 
 from tokenizers import AddedToken, Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, processors, trainers
 from transformers import PreTrainedTokenizerFast
@@ -35,6 +36,11 @@ def pre_tokenizer(kind: str):
     )
 
 
+def _common_characters(count: int) -> list[str]:
+    counts = Counter("".join(CORPUS).replace(" ", "▁"))
+    return sorted(counts, key=lambda character: (-counts[character], character))[:count]
+
+
 def sentencepiece_tokenizer(*, prefix: bool) -> PreTrainedTokenizerFast:
     """Return a SentencePiece-like BPE with byte fallback; ``prefix`` puts a space before texts (Mistral does)."""
     tokenizer = Tokenizer(models.BPE(byte_fallback=True, fuse_unk=True, unk_token="<unk>"))
@@ -48,6 +54,8 @@ def sentencepiece_tokenizer(*, prefix: bool) -> PreTrainedTokenizerFast:
     trainer = trainers.BpeTrainer(
         vocab_size=900,
         special_tokens=[*special, *(f"<0x{byte:02X}>" for byte in range(256))],
+        # Named, for among the characters that occur as often the trainer's choice is another one in each process.
+        initial_alphabet=_common_characters(250),
         limit_alphabet=250,
         max_token_length=8,
         show_progress=False,

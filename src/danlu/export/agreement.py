@@ -65,13 +65,13 @@ class Threshold:
     kl: float
 
 
-# Measured on SmolLM2-135M-Instruct, untuned (116 positions, float32 source): f32 top-1 1.00 and KL 0.000002, f16 1.00
-# and 0.000005, bf16 1.00 and 0.0002, q8_0 0.94 and 0.005, q4_0 0.63 and 0.35. Larger and tuned models suffer less.
+# Measured on SmolLM2-135M-Instruct, untuned (84 to 88 positions, float32 source): f32 top-1 1.00 and KL 0.000001, f16 1.00
+# and 0.000004, bf16 1.00 and 0.0002, q8_0 0.97 and 0.008, q4_0 0.73 and 0.33. Larger and tuned models suffer less.
 # A mistake (rows not permuted, a bias left out) gives a top-1 near 0 and a divergence of several nats; the tests make
 # some. Between two nearly equal tokens any rounding may decide, hence never 1.0.
 THRESHOLDS: Final = {
-    "f32": Threshold(top1=0.95, kl=0.001),
-    "f16": Threshold(top1=0.95, kl=0.002),
+    "f32": Threshold(top1=0.95, kl=0.0002),
+    "f16": Threshold(top1=0.95, kl=0.0005),
     "bf16": Threshold(top1=0.92, kl=0.01),
     "q8_0": Threshold(top1=0.85, kl=0.03),
     "q4_0": Threshold(top1=0.45, kl=0.80),

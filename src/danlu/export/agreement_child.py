@@ -42,7 +42,9 @@ class _Server:
         parameters.warmup = False
         parameters.fit_params = False
         parameters.verbosity = 2
-        # Exact comparison with the source: nothing of the key/value cache is rounded to fewer bits than float32.
+        # Exact comparison with the source: nothing of the key/value cache is rounded to fewer bits than float32, and
+        # attention is the plain one (llama.cpp's flash attention multiplies in 16 bits, whatever the cache holds).
+        parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
         self._server = xllamacpp.Server(parameters)
         self._url = str(self._server.listening_address)
