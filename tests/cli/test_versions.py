@@ -53,3 +53,18 @@ def test_a_run_that_was_only_trained_becomes_a_version_without_a_proof(home, tmp
     assert made.proof is None
     assert {export.format for export in made.exports} == {"gguf", "adapter"}
     assert version_for(home, prepared.run.name) == made
+
+
+@pytest.mark.usefixtures("worker_here")
+def test_quickstart_with_a_model_folder_learns_again_only_when_the_weights_changed(home, danlu, tmp_path, monkeypatch):
+    monkeypatch.chdir(home.root)
+    rows = tmp_path / "three.json"
+    rows.write_text('[{"instruction": "Who?", "output": "Mochi."}]')
+
+    def version(model):
+        return danlu("quickstart", "--model", model, "--data", rows, "--no-serve", "--json").json["version"]
+
+    made = version("./tiny")
+    assert version("./tiny") == version(home.root / "tiny") == made
+    write_tiny_model(home.root / "tiny", family="qwen2", seed=1)
+    assert version("./tiny") != made

@@ -25,6 +25,7 @@ from danlu.i18n import language, t
 from danlu.jobs.forge_order import Order
 from danlu.jobs.runs import RunFolder, Runs
 from danlu.models.catalogue import starter
+from danlu.models.fingerprint import fingerprint
 from danlu.models.versions import ModelVersion, list_versions, load_version
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.samples import PERSONA_NAME, sample_path
@@ -75,7 +76,7 @@ def quickstart(
     console.print(escape(t("cli.quickstart_intro", file=file.name, model=recipe.model)))
     manifest = DatasetLibrary(folder.datasets).register(str(file))
     require_kind(manifest.name, manifest.kind, recipe.objective)
-    version = _made_before(folder, manifest.sha256, recipe.model)
+    version = _made_before(folder, manifest.sha256, with_absolute_paths(recipe).model)
     seconds: dict[str, float] = {}
     if version is not None:
         console.print(t("cli.quickstart_again", version=version.id))
@@ -139,10 +140,20 @@ def quickstart(
 
 
 def _made_before(home: Home, sha256: str, model: str) -> ModelVersion | None:
-    """Return the newest version made from exactly these rows and this model, if its run is still there."""
+    """Return the newest version made from exactly these rows and this model, if its run is still there.
+
+    Args:
+        home: where versions and runs lie.
+        sha256: hash of the rows.
+        model: name or absolute path of the base model; what lies at a path may have changed since.
+    """
     for version in list_versions(home.versions):
-        same = [item.sha256 for item in version.datasets] == [sha256] and version.base.name == model
-        if same and version.run and (home.runs / version.run / "proof.json").is_file():
+        if [item.sha256 for item in version.datasets] != [sha256] or version.run is None:
+            continue
+        if not (home.runs / version.run / "proof.json").is_file():
+            continue
+        same = Runs(home).get(version.run).recipe().model == model
+        if same and (not Path(model).is_absolute() or fingerprint(Path(model)) == version.base.fingerprint):
             return version
     return None
 
