@@ -7,6 +7,7 @@ It ends with its parent. SIGTERM asks the first to stop after the step in hand, 
 
 from __future__ import annotations
 
+import gc
 import os
 import signal
 import sys
@@ -38,6 +39,7 @@ def work(order: RankOrder, rank: int, tell: Tell, asked: list[int]) -> None:
 
 def main(argument: str, rank: int) -> int:
     """Run the process; return its exit status."""
+    gc.freeze()  # as in the worker
     asked: list[int] = []
     signal.signal(signal.SIGTERM, lambda number, _: asked.append(number))
     signal.signal(signal.SIGINT, signal.SIG_IGN)
