@@ -58,13 +58,18 @@ def test_a_run_that_was_only_trained_becomes_a_version_without_a_proof(home, tmp
 @pytest.mark.usefixtures("worker_here")
 def test_quickstart_with_a_model_folder_learns_again_only_when_the_weights_changed(home, danlu, tmp_path, monkeypatch):
     monkeypatch.chdir(home.root)
-    rows = tmp_path / "three.json"
+    rows = tmp_path / "one.json"
     rows.write_text('[{"instruction": "Who?", "output": "Mochi."}]')
 
-    def version(model):
-        return danlu("quickstart", "--model", model, "--data", rows, "--no-serve", "--json").json["version"]
+    def made(model):
+        result = danlu("quickstart", "--model", model, "--data", rows, "--no-serve", "--json").json
+        return result["run"], result["version"]
 
-    made = version("./tiny")
-    assert version("./tiny") == version(home.root / "tiny") == made
+    first = made("./tiny")
+    assert made("./tiny") == made(home.root / "tiny") == first
     write_tiny_model(home.root / "tiny", family="qwen2", seed=1)
-    assert version("./tiny") != made
+    run, version = made("./tiny")
+    assert run != first[0], "what was learned on the old weights is not laid over the new ones"
+    assert version != first[1]
+    assert f"Error: {home.root / 'tiny'}: The weights" in danlu("eval", first[0], expect=1).err
+    assert made("./tiny") == (run, version)

@@ -26,6 +26,8 @@ from tests.export.tokenizers import SIZE, family_tokenizer, sentencepiece_tokeni
 from tests.tiny import tiny_config, tiny_model
 
 QUESTIONS = ("Hello?", "你好")
+# Largest mean divergence where the storage type keeps what the model has, or nearly: nats.
+EXACT = {"f32": 1e-5, "f16": 1e-4}
 GEMMA = {
     "vocab_size": 928,
     "hidden_size": 64,
@@ -84,8 +86,8 @@ def test_llama_cpp_says_what_transformers_says(tmp_path, family, kind, tied, qua
     written = write_gguf(base, adapter, base, tmp_path / "model.gguf", quant)
     agreement = agreement_of(written.path, base, adapter, quant)
     assert agreement.token_ids == 1.0
-    if quant in {"f32", "f16"}:
-        assert agreement.kl < {"f32": 1e-5, "f16": 1e-4}[quant]
+    if quant in EXACT:
+        assert agreement.kl < EXACT[quant]
         assert agreement.greedy == 1.0
     gguf = read_gguf(written.path)
     assert gguf.text("tokenizer.ggml.pre") == kind
@@ -106,7 +108,7 @@ def test_tokenizers_with_byte_fallback_agree_too(tmp_path, family, prefix):
     written = write_gguf(base, None, base, tmp_path / "model.gguf", "f32")
     agreement = agreement_of(written.path, base, None, "f32")
     assert (agreement.token_ids, agreement.greedy) == (1.0, 1.0)
-    assert agreement.kl < 1e-5
+    assert agreement.kl < EXACT["f32"]
     assert read_gguf(written.path).metadata["tokenizer.ggml.add_space_prefix"] is prefix
 
 
@@ -122,7 +124,7 @@ def test_llama_3_s_stretched_positions_agree(tmp_path):
     family_tokenizer("llama-bpe").save_pretrained(tmp_path / "base")
     written = write_gguf(tmp_path / "base", None, tmp_path / "base", tmp_path / "model.gguf", "f32")
     assert "rope_freqs.weight" in read_gguf(written.path).tensors
-    assert agreement_of(written.path, tmp_path / "base", None, "f32").kl < 1e-5
+    assert agreement_of(written.path, tmp_path / "base", None, "f32").kl < EXACT["f32"]
 
 
 @pytest.mark.parametrize(("part", "family"), [("rope_factors", "llama"), ("convert", "gemma3_text")])

@@ -26,6 +26,7 @@ from danlu.jobs.forge_order import Order
 from danlu.jobs.runs import RunFolder, Runs
 from danlu.models.catalogue import starter
 from danlu.models.fingerprint import fingerprint
+from danlu.models.library import ModelLibrary
 from danlu.models.versions import ModelVersion, list_versions, load_version
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.samples import PERSONA_NAME, sample_path
@@ -76,7 +77,9 @@ def quickstart(
     console.print(escape(t("cli.quickstart_intro", file=file.name, model=recipe.model)))
     manifest = DatasetLibrary(folder.datasets).register(str(file))
     require_kind(manifest.name, manifest.kind, recipe.objective)
-    version = _made_before(folder, manifest.sha256, with_absolute_paths(recipe).model)
+    base = ModelLibrary(folder).where(recipe.model)
+    weights = None if base is None else fingerprint(base)
+    version = _made_before(folder, manifest.sha256, recipe.model, weights)
     seconds: dict[str, float] = {}
     if version is not None:
         console.print(t("cli.quickstart_again", version=version.id))
@@ -86,7 +89,7 @@ def quickstart(
                 task="version",
                 home=folder.root,
                 lang=language(),
-                recipe=None if (unfinished := _unfinished(folder, recipe, manifest.sha256)) else recipe,
+                recipe=None if (unfinished := _unfinished(folder, recipe, manifest.sha256, weights)) else recipe,
                 run=unfinished.name if unfinished else None,
             )
         )
@@ -139,31 +142,32 @@ def quickstart(
         )
 
 
-def _made_before(home: Home, sha256: str, model: str) -> ModelVersion | None:
+def _made_before(home: Home, sha256: str, model: str, weights: str | None) -> ModelVersion | None:
     """Return the newest version made from exactly these rows and this model, if its run is still there.
 
     Args:
         home: where versions and runs lie.
         sha256: hash of the rows.
-        model: name or absolute path of the base model; what lies at a path may have changed since.
+        model: name of the base model.
+        weights: its fingerprint, which says more than a name; None if it is not on this machine.
     """
     for version in list_versions(home.versions):
-        if [item.sha256 for item in version.datasets] != [sha256] or version.run is None:
-            continue
-        if not (home.runs / version.run / "proof.json").is_file():
-            continue
-        same = Runs(home).get(version.run).recipe().model == model
-        if same and (not Path(model).is_absolute() or fingerprint(Path(model)) == version.base.fingerprint):
+        same_rows = [item.sha256 for item in version.datasets] == [sha256]
+        same_base = version.base.name == model if weights is None else version.base.fingerprint == weights
+        if same_rows and same_base and version.run and (home.runs / version.run / "proof.json").is_file():
             return version
     return None
 
 
-def _unfinished(home: Home, recipe: Recipe, sha256: str) -> RunFolder | None:
-    """Return a run of the same recipe and rows that was broken off, to go on with it."""
+def _unfinished(home: Home, recipe: Recipe, sha256: str, weights: str | None) -> RunFolder | None:
+    """Return a run of the same recipe, rows and weights that was broken off, to go on with it."""
     for run in Runs(home).list():
-        same_rows = [item.sha256 for item in run.plan().datasets] == [sha256]
+        plan = run.plan()
+        same_rows = [item.sha256 for item in plan.datasets] == [sha256]
+        same_base = weights is None or plan.base_fingerprint in {None, weights}
         if (
             same_rows
+            and same_base
             and run.recipe() == with_absolute_paths(recipe)
             and run.status() in {"stopped", "interrupted", "finished"}
         ):

@@ -22,6 +22,7 @@ from danlu.data.datasets import DatasetLibrary, DatasetManifest, require_kind
 from danlu.data.encode import require_fitting
 from danlu.data.examples import Example
 from danlu.data.split import Split
+from danlu.errors import ModelError
 from danlu.evaluation.openings import Opening
 from danlu.evaluation.probes import Probe
 from danlu.files import require_free
@@ -219,6 +220,7 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
     Raises:
         NotFoundError: no such run, or its data set is gone.
         RecipeError: it needs a package that is not installed any more.
+        ModelError: the weights of its base model have changed.
     """
     set_up_process()
     run = Runs(home).get(name)
@@ -229,6 +231,8 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
     library = DatasetLibrary(home.datasets)
     with stage(tell, "model", "jobs.stage_model", name=plan.model):
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
+        if plan.base_fingerprint not in {None, fingerprint(base.path)}:
+            raise ModelError("jobs.base_changed", str(base.path), run=name)
         material = planned_material(plan, recipe, base, library, data, run.tokenizer)
         material = with_texts(material, plan, recipe, library)
         if data is not None and probes is None:

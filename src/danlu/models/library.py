@@ -186,6 +186,24 @@ class ModelLibrary:
                 report(Progress("ask", candidate.name, note=error.what()))
         raise DownloadError("models.no_source", name=entry.name, reasons="; ".join(problems))
 
+    def where(self, name_or_folder: str | Path) -> Path | None:
+        """Return the folder of a model on this machine, unchecked; None if there is none (yet).
+
+        Args:
+            name_or_folder: see ``ensure``.
+        """
+        text = str(name_or_folder)
+        if isinstance(name_or_folder, str) and _NAME.fullmatch(text):
+            if (self._folder(text) / MANIFEST).is_file():
+                return self._folder(text)
+            if any(entry.name == text.lower() for entry in catalogue.catalogue()):
+                return None
+        folder = Path(text).expanduser()
+        if folder.is_dir():
+            return folder
+        entry = catalogue.of_hub(text)
+        return None if entry is None else self.where(entry.name)
+
     def ensure(self, name_or_folder: str | Path, report: Report | None = None) -> ModelFolder:
         """Return a model that can be used: from the library, pulled if missing, or a folder used in place.
 
@@ -198,19 +216,14 @@ class ModelLibrary:
             DanluError: see ``show``, ``pull`` and ``check_folder``.
         """
         text = str(name_or_folder)
-        if isinstance(name_or_folder, str) and _NAME.fullmatch(text):
-            if (self._folder(text) / MANIFEST).is_file():
-                return self.show(text)
-            if any(entry.name == text.lower() for entry in catalogue.catalogue()):
-                return self.pull(text, report=report)
-        folder = Path(text).expanduser()
-        if not folder.is_dir():
+        folder = self.where(name_or_folder)
+        if folder is None:
             entry = catalogue.of_hub(text)
-            if entry is not None:
-                return self.ensure(entry.name, report)
-            if os.sep in text or isinstance(name_or_folder, Path):
+            if entry is None and (os.sep in text or isinstance(name_or_folder, Path)):
                 raise ModelError("models.folder_missing", text)
-            catalogue.find(text)
+            return self.pull((entry or catalogue.find(text)).name, report=report)
+        if folder.parent == self.home.models and (folder / MANIFEST).is_file():
+            return self.show(folder.name)
         found = check_folder(folder)
         return ModelFolder(
             folder.resolve().name, folder, f"folder:{folder.resolve()}", None, found.architecture, found.weight_bytes
