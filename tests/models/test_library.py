@@ -347,5 +347,8 @@ def test_the_starter_comes_from_its_wheel_and_its_tokenizer_is_the_one_of_the_sl
 def test_a_model_of_the_catalogue_is_found_by_the_name_that_model_hubs_have_for_it(home, tiny):
     added = ModelLibrary(home).add(tiny, "qwen2.5-0.5b-instruct")
     assert ModelLibrary(home).ensure("Qwen/Qwen2.5-0.5B-Instruct") == added
+    assert ModelLibrary(home).where("Qwen/Qwen2.5-0.5B-Instruct") == added.path
+    assert ModelLibrary(home).where("Qwen/Qwen2.5-1.5B-Instruct") is None, "to be pulled"
+    assert ModelLibrary(home).where("Qwen/Qwen-of-nowhere") is None
     with pytest.raises(ModelError, match="any other model must be a folder"):
         ModelLibrary(home).ensure("Qwen/Qwen-of-nowhere")
