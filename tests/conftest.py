@@ -23,6 +23,8 @@ os.environ["DANLU_LANG"] = "en"
 
 _END_TO_END = "tests/e2e/"
 _ALONE = "tests/e2e/test_interruptions.py"
+# Long modules, begun early: one that begins last is waited for by a process that has nothing left to do.
+_LONG = ("tests/training/test_ranks.py", "tests/cli/test_interruptions.py", "tests/jobs/test_together.py")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -53,7 +55,13 @@ def pytest_xdist_make_scheduler(config: pytest.Config, log: Any) -> LoadScopeSch
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    items.sort(key=lambda item: (not _shares_a_model(item.nodeid), not item.nodeid.startswith(_ALONE)))
+    items.sort(
+        key=lambda item: (
+            not _shares_a_model(item.nodeid),
+            not item.nodeid.startswith(_ALONE),
+            not item.nodeid.startswith(_LONG),
+        )
+    )
 
 
 def _shares_a_model(nodeid: str) -> bool:
