@@ -28,6 +28,7 @@ class Conversation:
         weight: how much its answers count beside those of other rows, above 0 and at most 1.
         pseudo: its answer was written by a model; it is never measured on.
         accepted: it is learned; only a pseudo label may not be.
+        tools: the tools that the assistant may call, a JSON list as text (OpenAI's ``tools``); empty for none.
     """
 
     messages: tuple[Message, ...]
@@ -37,12 +38,13 @@ class Conversation:
     weight: float = 1.0
     pseudo: bool = False
     accepted: bool = True
+    tools: str = ""
 
     @property
     def reasoned(self) -> bool:
         """Whether an answer that is learned carries its reasoning in a think block."""
         pairs = zip(self.messages, self.learn, strict=True)
-        return any(THINK_CLOSE in message.content for message, learned in pairs if learned)
+        return any(message.reasoning or THINK_CLOSE in message.content for message, learned in pairs if learned)
 
     @property
     def question(self) -> str:
