@@ -68,6 +68,16 @@ class DataSection(Section):
         ),
         json_schema_extra=zh("每本课本从头读多少条；null 表示全部。少则试得快；太少只学到句子，学不到内容。"),
     )
+    fill: dict[str, str] = Field(
+        {},
+        description=(
+            "Blanks in the textbooks: what placeholders such as {{name}} in files stand for. Left out, the pupil would "
+            "introduce itself as {{name}}; wrong, it learns a wrong name by heart."
+        ),
+        json_schema_extra=zh(
+            "课本里的空格：文件中 {{name}} 这样的占位符代表什么。不填：学生会自称 {{name}}；填错：把错的名字背下来。"
+        ),
+    )
 
 
 class EvalSection(Section):

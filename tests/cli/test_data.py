@@ -63,7 +63,7 @@ def test_rows_that_cannot_be_used_are_listed_and_the_exit_code_says_so(danlu, tm
         (b"", "The file is empty"),
         (b"hello", "not valid JSON"),
         (b'[{"instruction": "a", "output": "b"}\n{}]', "line 2: This is not valid JSON"),
-        (b'{"a": {"b": 1}}', "no instruction and no output; found: a"),
+        (b'{"a": {"b": 1}}', "which the answer; found: a"),
         (b"[1]", "must be an object"),
         (b'[{"instruction": "a", "output": ""}]', "row 1 (line 1), field output: "),
         ('[{"instruction": "你", "output": "好"}]'.encode("gbk"), "looks like GBK"),

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from danlu.data.conversations import FORMATS, recognise
+from danlu.data.formats import FORMATS, recognise
+from danlu.data.formats.alpaca import AlpacaFormat
 from danlu.data.rows import Row
 from danlu.errors import DataError
 from danlu.models.messages import Message
@@ -14,7 +15,7 @@ GOOD = {"instruction": "Who are you?", "output": "Mochi."}
 
 def convert(values):
     row = Row(3, 17, values)
-    return recognise("f.json", [row]).convert("f.json", row)
+    return AlpacaFormat().convert("f.json", row)
 
 
 def test_a_plain_row_is_a_question_and_an_answer_that_is_learned():
@@ -90,11 +91,11 @@ def test_a_wrong_field_is_refused_with_file_row_line_field_and_remedy(change, ke
 
 def test_rows_of_another_shape_are_refused_with_the_fields_found():
     with pytest.raises(DataError) as caught:
-        convert({"conversations": [], "id": 1})
+        recognise("f.json", [Row(1, 1, {"body": [], "id": 1})])
     assert caught.value.key == "data.unknown_format"
-    assert "found: conversations, id" in caught.value.message("en")
+    assert "found: body, id" in caught.value.message("en")
     with pytest.raises(DataError, match="found: –"):
-        convert({})
+        recognise("f.json", [Row(1, 1, {})])
 
 
 def test_every_format_says_which_fields_it_reads():

@@ -122,12 +122,12 @@ def test_a_name_is_looked_up_before_a_file(library, tmp_path, monkeypatch):
     library.add(tmp_path / "other.json", "mochi")
     write_json_rows(tmp_path / "mochi")
     assert len(library.open("mochi").conversations) == 7
-    assert library.file_of("mochi").parent.parent == library.folder / "mochi"
+    assert library.source_of("mochi").path.parent.parent == library.folder / "mochi"
     assert len(library.open("other.json").conversations) == 7
     assert library.open("other.json").version == ""
 
 
-@pytest.mark.parametrize("use", ["open", "register", "file_of"])
+@pytest.mark.parametrize("use", ["open", "register", "source_of"])
 def test_a_name_that_is_nothing_gets_the_names_that_exist(library, tmp_path, use):
     library.add(write_json_rows(tmp_path / "a.json"), "mochi")
     with pytest.raises(NotFoundError) as caught:

@@ -83,7 +83,7 @@ def test_a_document_of_ten_million_characters_is_read(library, tmp_path):
         ("a.json", b'[{"text": "a"}, {"body": "b"}]', "data.document_missing", "row 2 (line 1), field text"),
         ("a.json", b'[{"text": ["a"]}]', "data.field_not_text", "must be text, but is a list"),
         ("a.json", b'[{"text": "\\ud83d"}]', "data.half_character", "row 1 (line 1), field text"),
-        ("a.json", b'[{"body": "a"}]', "data.unknown_format", "or to text for plain text"),
+        ("a.json", b'[{"body": "a"}]', "data.unknown_format", "text=… for plain text"),
     ],
 )
 def test_what_cannot_be_read_is_refused_with_its_place_and_remedy(tmp_path, name, content, key, says):

@@ -84,10 +84,10 @@ def test_labels_of_both_shapes_are_read(tmp_path):
         ({"instruction": "a", "chosen": "b", "rejected": "b "}, "are the same"),
         ({"chosen": "b", "rejected": "c"}, "there is no prompt"),
         ({"prompt": "a", "chosen": "b", "rejected": [LONG]}, "One side is a text"),
-        ({"prompt": [USER], "chosen": [{"role": "human"}], "rejected": [LONG]}, "role and content"),
+        ({"prompt": [USER], "chosen": [{"role": "human"}], "rejected": [LONG]}, "The message says nothing"),
         ({"chosen": [USER, SHORT, USER, SHORT], "rejected": [USER, LONG]}, "must add one answer"),
         ({"prompt": [SHORT], "chosen": [SHORT], "rejected": [LONG]}, "does not end with a message of the user"),
-        ({"instruction": "a", "output": "b", "kto_tag": "true"}, "must be true or false"),
+        ({"instruction": "a", "output": "b", "kto_tag": "maybe"}, "must say good or bad"),
         ({"prompt": "a", "completion": "", "label": True}, "nothing to compare"),
     ],
 )

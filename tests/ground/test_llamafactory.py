@@ -50,6 +50,8 @@ ddp_timeout: 180000000
 resume_from_checkpoint: null
 """
 
+LISTED = str(Path("data/dataset_info.json"))
+
 
 def test_what_is_frozen_and_quantised_keeps_its_meaning(place):
     frozen = recipe(
@@ -71,7 +73,7 @@ def test_a_file_as_llamafactory_ships_it_becomes_a_recipe(place):
     recipe = read.recipe
     assert recipe.model == "Qwen/Qwen2.5-0.5B-Instruct"
     assert (recipe.objective, recipe.method) == ("sft", "lora")
-    assert recipe.data.train == (str(Path("data/identity.json")),) * 2
+    assert recipe.data.train == (LISTED + "#identity", LISTED + "#named")
     assert recipe.data.max_samples == 1000
     assert (recipe.lora.r, recipe.lora.target_modules) == (8, "all-linear")
     assert recipe.train.batch_size == 16
@@ -143,11 +145,11 @@ def test_the_recipe_that_is_kept_is_danlus_own(place):
         ({"lora_alpha": None}, "lora.lora_alpha", "auto"),
         ({"lora_dropout": 0.1}, "lora.lora_dropout", 0.1),
         ({"default_system": "Be kind."}, "system", "Be kind."),
-        ({"dataset": ["identity", "named"]}, "data.train", (str(Path("data/identity.json")),) * 2),
+        ({"dataset": ["identity", "named"]}, "data.train", (LISTED + "#identity", LISTED + "#named")),
         ({"val_size": 0.1}, "data.holdout", 0.1),
         ({"val_size": 0}, "data.holdout", 0),
-        ({"eval_dataset": "named"}, "data.holdout", str(Path("data/identity.json"))),
-        ({"eval_dataset": "named", "val_size": 0.0}, "data.holdout", str(Path("data/identity.json"))),
+        ({"eval_dataset": "named"}, "data.holdout", LISTED + "#named"),
+        ({"eval_dataset": "named", "val_size": 0.0}, "data.holdout", LISTED + "#named"),
         ({"per_device_train_batch_size": 4}, "train.batch_size", 4),
         ({"gradient_accumulation_steps": 4}, "train.batch_size", 32),
         ({"per_device_train_batch_size": None, "gradient_accumulation_steps": None}, "train.batch_size", "auto"),
@@ -298,4 +300,4 @@ def test_preference_keys_do_no_harm_where_they_do_not_act(place):
 
 def test_another_folder_of_data_sets_is_looked_into(place):
     (place / "data").rename(place / "other")
-    assert got("data.train", dataset_dir="other") == (str(Path("other/identity.json")),)
+    assert got("data.train", dataset_dir="other") == (str(Path("other/dataset_info.json")) + "#identity",)

@@ -146,14 +146,14 @@ def test_thinking_is_taught_by_answers_that_think(answers, policy, params):
     def learned(answer: str) -> Conversation:
         return Conversation((Message("user", "?"), Message("assistant", answer)), (False, True), 1, 1)
 
-    choice = rules.thinking([learned(answer) for answer in answers])
+    choice = rules.thinking(sum(learned(answer).reasoned for answer in answers))
     assert (choice.value, choice.params) == (policy, params)
     assert catalogue("zh")[choice.reason]
 
 
 def test_a_thought_that_is_not_learned_teaches_nothing():
     messages = (Message("user", "?"), Message("assistant", "<think>hm</think>no"))
-    assert rules.thinking([Conversation(messages, (False, False), 1, 1)]).value == "off"
+    assert rules.thinking(int(Conversation(messages, (False, False), 1, 1).reasoned)).value == "off"
 
 
 @pytest.mark.parametrize(("holdout", "stops"), [(0, False), (1, True)])

@@ -5,9 +5,9 @@ from __future__ import annotations
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from operator import itemgetter
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,11 +16,13 @@ from rich.table import Table
 from rich.text import Text
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
-from danlu.data.check import check_file
+from danlu.cli.filling import ask_fill
+from danlu.data.check import check_source
 from danlu.data.conversations import Conversation
-from danlu.data.datasets import DatasetLibrary
+from danlu.data.datasets import DatasetLibrary, Source
 from danlu.data.documents import Document
 from danlu.data.questions import Question
+from danlu.data.reading import reading_of
 from danlu.data.texts import cut
 from danlu.errors import UsageError
 from danlu.i18n import t
@@ -30,6 +32,11 @@ from danlu.models.library import ModelLibrary
 from danlu.planning.plan import decide_thinking
 
 app = typer.Typer(no_args_is_help=True)
+FormatOption = Annotated[str, typer.Option("--format", metavar="F", help=t("cli.opt_row_format"))]
+ColumnsOption = Annotated[
+    list[str] | None, typer.Option("--columns", metavar="MEANING=COLUMN,…", help=t("cli.opt_columns"))
+]
+FillOption = Annotated[list[str] | None, typer.Option("--fill", metavar="NAME=VALUE", help=t("cli.opt_fill"))]
 _SHOWN = 8
 _SHOWN_CHARACTERS = 2000
 _SHOWN_TOKENS = 1024
@@ -37,13 +44,20 @@ _SHOWN_TOKENS = 1024
 
 @app.command("add", help=t("cli.data_add"))
 def add(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help=t("cli.arg_file"))],
+    file: Annotated[str, typer.Argument(metavar="FILE", help=t("cli.arg_file"))],
     name: Annotated[str, typer.Option("--name", help=t("cli.opt_name"))],
+    family: FormatOption = "auto",
+    columns: ColumnsOption = None,
+    fill: FillOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Register a file as a version of a data set."""
-    manifest = DatasetLibrary(home_of(home).datasets).add(file, name)
+    library = DatasetLibrary(home_of(home).datasets)
+    source = Source.named(file, reading_of(family, columns or (), fill or ()))
+    if not as_json:
+        source = replace(source, reading=ask_fill(source))
+    manifest = library.add_source(source, name)
     if as_json:
         print_json(manifest.model_dump(mode="json"))
     else:
@@ -55,13 +69,17 @@ def add(
 def check(
     file: Annotated[str, typer.Argument(metavar="FILE|NAME", help=t("cli.arg_data"))],
     model: Annotated[str | None, typer.Option("--model", help=t("cli.opt_count_model"))] = None,
+    family: FormatOption = "auto",
+    columns: ColumnsOption = None,
+    fill: FillOption = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check every row; exit code 1 when some cannot be used."""
     folder = home_of(home)
     chat_format = ChatFormat.load(ModelLibrary(folder).ensure(model).path) if model else None
-    report = check_file(DatasetLibrary(folder.datasets).file_of(file), chat_format)
+    reading = reading_of(family, columns or (), fill or ())
+    report = check_source(DatasetLibrary(folder.datasets).source_of(file, reading), chat_format)
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
@@ -140,7 +158,7 @@ def _show_conversation(
         for message in conversation.messages:
             results.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
         return
-    chat_format, _ = decide_thinking(plain, everything)
+    chat_format, _ = decide_thinking(plain, sum(item.reasoned for item in everything))
     for sequence in chat_format.training_sequences(conversation.messages, conversation.learn):
         _show_sequence(sequence, chat_format)
 

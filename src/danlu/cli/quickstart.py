@@ -14,10 +14,12 @@ import typer
 from rich.markup import escape
 
 from danlu.cli.common import HomeOption, JsonOption, console, duration, print_json, settings_for
+from danlu.cli.filling import ask_fill
 from danlu.cli.forge import carry_out
 from danlu.cli.render import show_prediction_error
 from danlu.cli.serve import run_until_stopped
-from danlu.data.datasets import DatasetLibrary, require_kind
+from danlu.data.datasets import DatasetLibrary, Source, require_kind
+from danlu.data.reading import Reading
 from danlu.errors import ConflictError, DataError
 from danlu.evaluation.result import Proof
 from danlu.files import read_as
@@ -67,15 +69,16 @@ def quickstart(
     file = data if data is not None else sample_path("persona.json")
     if not file.is_file():
         raise DataError("data.is_folder" if file.is_dir() else "data.missing_file", str(file))
+    reading = Reading() if as_json else ask_fill(Source.named(str(file)))
     recipe = Recipe.model_validate(
         {
             "model": model or starter().name,
-            "data": {"train": [str(file)]},
+            "data": {"train": [str(file)], "fill": reading.fill},
             "eval": {"probes": str(sample_path("persona_probes.jsonl")) if data is None else None},
         }
     )
     console.print(escape(t("cli.quickstart_intro", file=file.name, model=recipe.model)))
-    manifest = DatasetLibrary(folder.datasets).register(str(file))
+    manifest = DatasetLibrary(folder.datasets).register(str(file), reading)
     require_kind(manifest.name, manifest.kind, recipe.objective)
     base = ModelLibrary(folder).where(recipe.model)
     weights = None if base is None else fingerprint(base)

@@ -107,8 +107,9 @@ class Display:
 
     def _advance(self, message: Advance) -> None:
         task = self._ensure_bar(message.text, message.total or None)
-        of = f" / {format_bytes(message.total)}" if message.total else ""
-        detail = f"{format_bytes(message.done)}{of}" if message.total > 1000 else ""
+        written = format_bytes if message.unit == "bytes" else "{:,}".format
+        of = f" / {written(message.total)}" if message.total else ""
+        detail = f"{written(message.done)}{of}" if message.total > 1000 else ""
         self._bar.update(
             task, description=message.text, completed=message.done, total=message.total or None, detail=detail
         )

@@ -15,6 +15,7 @@ import torch
 from danlu.data.examples import Example, unpacked
 from danlu.data.layout import Layout
 from danlu.data.prefix_tree import PrefixTree, common_prefix, worth_sharing
+from danlu.data.table import texts_of
 
 
 @dataclass(frozen=True)
@@ -87,8 +88,8 @@ def mixed_members(
     """
     if not texts_per_step:
         return step_members(len(examples), batch_size, seed, steps)
-    answers = [index for index, example in enumerate(examples) if not example.text]
-    texts = [index for index, example in enumerate(examples) if example.text]
+    are_texts = texts_of(examples)
+    answers, texts = np.flatnonzero(~are_texts).tolist(), np.flatnonzero(are_texts).tolist()
     pairs = zip(
         step_members(len(answers), batch_size, seed, steps),
         step_members(len(texts), texts_per_step, seed, steps),

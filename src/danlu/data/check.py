@@ -10,18 +10,21 @@ import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict
 
-from danlu.data.conversations import Conversation, recognise
-from danlu.data.datasets import Kind, hold_texts
-from danlu.data.documents import Document, TextFormat
+from danlu.data.conversations import Conversation
+from danlu.data.datasets import Source
+from danlu.data.documents import Document
 from danlu.data.encode import TokenCounts, count_tokens, encode
 from danlu.data.examples import Example
-from danlu.data.preferences import JudgedFormat, Preference, judged_format
-from danlu.data.questions import Question, QuestionFormat, hold_questions
-from danlu.data.rows import Row, read_rows
+from danlu.data.formats import AnyFormat, require_family
+from danlu.data.formats.base import Kind
+from danlu.data.preferences import Preference
+from danlu.data.questions import Question
+from danlu.data.reading import Placeholders, Reading
+from danlu.data.rows import Row
 from danlu.data.split import normalise
 from danlu.data.texts import cut
 from danlu.errors import DataError
@@ -93,25 +96,42 @@ class DataReport(BaseModel):
 
 
 def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
-    """Check every row of a file.
+    """Check every row of a file; see ``check_source``."""
+    return check_source(Source(path, Reading(), path.stem), chat_format)
+
+
+def check_source(source: Source, chat_format: ChatFormat | None = None) -> DataReport:
+    """Check every row.
 
     Args:
-        path: the file.
+        source: the rows.
         chat_format: counts tokens when given.
 
     Raises:
         DataError: the file as a whole cannot be read as rows.
     """
-    rows = read_rows(path)
-    judged = judged_format(rows)
-    if judged is not None:
-        return _check_judged(path, rows, judged, chat_format)
-    if hold_questions(rows):
-        return _check_questions(path, rows, chat_format)
-    if hold_texts(rows):
-        return _check_texts(path, rows, chat_format)
-    row_format = recognise(path, rows)
-    usable, problems = _convert(path, rows, row_format.convert)
+    path, row_format = source.path, source.family()
+    rows = list(source)
+    report = _CHECKS[row_format.kind](path, rows, row_format, chat_format)
+    left = list(_placeholders(rows, source.reading))
+    return report.model_copy(update={"problems": (*report.problems, *left)})
+
+
+def _placeholders(rows: list[Row], reading: Reading) -> Iterator[DataProblem]:
+    found = Placeholders(kept=reading.fill)
+    for row in rows:
+        found.look(row)
+    for name, count in found.rows.items():
+        first = found.first[name]
+        what = t("formats.placeholder.what", name="{{" + name + "}}", rows=count)
+        fix = t("formats.placeholder.fix", name=name)
+        yield _problem("formats.placeholder", "error", first.index, first.line, None, what, fix)
+
+
+def _check_conversations(
+    path: Path, rows: list[Row], row_format: AnyFormat, chat_format: ChatFormat | None
+) -> DataReport:
+    usable, problems = _convert(path, rows, row_format)
     conversations = [item for item in usable if item.accepted]
     pseudo = sum(item.pseudo for item in usable)
     copies = list(_duplicates(conversations, _said))
@@ -130,9 +150,8 @@ def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
     return _report(path, rows, row_format.name, "conversations", len(usable), problems, copies, tokens)
 
 
-def _check_texts(path: Path, rows: list[Row], chat_format: ChatFormat | None) -> DataReport:
-    text_format = TextFormat()
-    documents, problems = _convert(path, rows, text_format.convert)
+def _check_texts(path: Path, rows: list[Row], text_format: AnyFormat, chat_format: ChatFormat | None) -> DataReport:
+    documents, problems = _convert(path, rows, text_format)
     copies = list(_duplicates(documents, lambda document: document.text))
     problems += copies
     problems += _ignored(rows, text_format.fields)
@@ -149,8 +168,8 @@ def _check_texts(path: Path, rows: list[Row], chat_format: ChatFormat | None) ->
     return report.model_copy(update={"characters": characters})
 
 
-def _check_judged(path: Path, rows: list[Row], judged: JudgedFormat, chat_format: ChatFormat | None) -> DataReport:
-    items, problems = _convert(path, rows, judged.convert)
+def _check_judged(path: Path, rows: list[Row], judged: AnyFormat, chat_format: ChatFormat | None) -> DataReport:
+    items, problems = _convert(path, rows, judged)
     copies = list(_duplicates(items, _judged_so))
     problems += copies
     problems += _against_each_other(items)
@@ -164,13 +183,11 @@ def _check_judged(path: Path, rows: list[Row], judged: JudgedFormat, chat_format
     if chat_format is not None and items:
         answers = encode([answer for item in items for answer in item.answers], chat_format)
         tokens = _lengths(count_tokens(answers))
-    kind: Kind = "preferences" if judged.name == "pairs" else "labels"
-    return _report(path, rows, judged.name, kind, len(items), problems, copies, tokens)
+    return _report(path, rows, judged.name, judged.kind, len(items), problems, copies, tokens)
 
 
-def _check_questions(path: Path, rows: list[Row], chat_format: ChatFormat | None) -> DataReport:
-    asked = QuestionFormat()
-    questions, problems = _convert(path, rows, asked.convert)
+def _check_questions(path: Path, rows: list[Row], asked: AnyFormat, chat_format: ChatFormat | None) -> DataReport:
+    questions, problems = _convert(path, rows, asked)
     copies = list(_duplicates(questions, lambda question: _turns(question.messages)))
     problems += copies
     problems += _ignored(rows, asked.fields)
@@ -237,15 +254,14 @@ def _one_sided(items: list[Preference]) -> Iterator[DataProblem]:
         yield _problem("data.labels_alike", "warning", 0, 0, None, what, fix)
 
 
-def _convert(
-    path: Path, rows: list[Row], convert: Callable[[Path, Row], _Item]
-) -> tuple[list[_Item], list[DataProblem]]:
+def _convert(path: Path, rows: list[Row], row_format: AnyFormat) -> tuple[list[Any], list[DataProblem]]:
     """Convert what can be converted; each row that cannot be is a problem."""
-    items: list[_Item] = []
+    items: list[Any] = []
     problems: list[DataProblem] = []
     for row in rows:
         try:
-            items.append(convert(path, row))
+            require_family(path, row, row_format)
+            items.append(row_format.convert(path, row))
         except DataError as error:
             field = error.params.get("field")
             problems.append(
@@ -303,3 +319,12 @@ def _problem(
     code: str, severity: Severity, row: int, line: int, field: str | None, message: str, fix: str
 ) -> DataProblem:
     return DataProblem(code=code, severity=severity, row=row, line=line, field=field, message=message, fix=fix)
+
+
+_CHECKS: Final[dict[Kind, Callable[[Path, list[Row], AnyFormat, ChatFormat | None], DataReport]]] = {
+    "conversations": _check_conversations,
+    "texts": _check_texts,
+    "preferences": _check_judged,
+    "labels": _check_judged,
+    "questions": _check_questions,
+}

@@ -10,30 +10,33 @@ import hashlib
 import json
 import re
 import shutil
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
-from typing import Final, Literal
+from typing import Any, Final
 
 from pydantic import BaseModel, ConfigDict
 
-from danlu.data.conversations import FORMATS, Conversation, recognise
-from danlu.data.documents import Document, TextFormat
-from danlu.data.preferences import LabelFormat, PairFormat, Preference, judged_format
-from danlu.data.questions import Question, QuestionFormat, hold_questions
-from danlu.data.rows import Row, read_rows
-from danlu.errors import DataError, NotFoundError, UsageError
+from danlu.data.conversations import Conversation
+from danlu.data.documents import Document
+from danlu.data.formats import AnyFormat, format_named, recognise, require_family
+from danlu.data.formats.base import Kind
+from danlu.data.preferences import Preference
+from danlu.data.questions import Question
+from danlu.data.reading import Placeholders, Reading, Tags
+from danlu.data.rows import Row, place, read_rows
+from danlu.data.stored import Converted, RowFile, write_rows
+from danlu.errors import DataError, NotFoundError, RecipeError, UsageError
 from danlu.files import new_folder, read_as, write_text
+from danlu.llamafactory import dataset_info
 
 # Letters of any script: a file named with them is registered under its own name.
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 
-Kind = Literal["conversations", "texts", "preferences", "labels", "questions"]
-_KINDS: Final[dict[str, Kind]] = {
-    TextFormat.name: "texts", PairFormat.name: "preferences", LabelFormat.name: "labels",
-    QuestionFormat.name: "questions",
-}  # fmt: skip
+_ROWS: Final = "rows.jsonl"
 _FITTING: Final[dict[str, tuple[Kind, ...]]] = {
     "dpo": ("preferences",), "orpo": ("preferences",), "kto": ("preferences", "labels"),
 }  # fmt: skip
@@ -52,11 +55,13 @@ class DatasetManifest(BaseModel):
     rows: int
     source: str
     created_at: str
+    reading: Reading | None = None
+    left_out: int | None = None
 
     @property
     def kind(self) -> Kind:
         """What the rows are."""
-        return _KINDS.get(self.row_format, "conversations")
+        return format_named(self.row_format).kind
 
 
 @dataclass(frozen=True)
@@ -77,11 +82,11 @@ class Dataset:
     name: str
     version: str
     sha256: str
-    conversations: tuple[Conversation, ...] = ()
-    documents: tuple[Document, ...] = ()
-    preferences: tuple[Preference, ...] = ()
-    questions: tuple[Question, ...] = ()
-    left_out: tuple[Conversation, ...] = ()
+    conversations: Sequence[Conversation] = ()
+    documents: Sequence[Document] = ()
+    preferences: Sequence[Preference] = ()
+    questions: Sequence[Question] = ()
+    left_out: Sequence[Conversation] = ()
 
     @property
     def kind(self) -> Kind:
@@ -93,14 +98,77 @@ class Dataset:
         return "texts" if self.documents else "conversations"
 
 
-def read_dataset(path: Path) -> Dataset:
+@dataclass(frozen=True)
+class Source:
+    """Rows outside of the library.
+
+    Attributes:
+        path: the file.
+        reading: how it is read.
+        name: what it is called.
+    """
+
+    path: Path
+    reading: Reading
+    name: str
+
+    @classmethod
+    def of(cls, named: str, reading: Reading | None = None) -> Source | None:
+        """Return what a name on a command line or in a recipe points to; None where it can be no file.
+
+        Args:
+            named: a file, or ``path/dataset_info.json#name``.
+            reading: how it is read, beside what the list says.
+
+        Raises:
+            RecipeError: the list has no such data set, or it is not one of texts.
+        """
+        reading = reading or Reading()
+        path, mark, name = named.rpartition("#")
+        if mark and path.endswith(".json"):
+            entry = dataset_info.entry_of(Path(path), dataset_info.read_list(Path(path)), name)
+            if entry.path is None:
+                raise RecipeError("llamafactory.dataset_elsewhere", entry.where, key="hub", value=entry.hub)
+            listed = Reading(
+                columns=entry.columns | reading.columns,
+                tags=Tags.model_validate(entry.tags) if "messages" in entry.columns else None,
+                fill=reading.fill,
+                samples=reading.samples or entry.samples,
+                format=reading.format,
+            )
+            return cls(entry.path, listed, name)
+        found = Path(named)
+        return cls(found, reading, found.stem) if found.exists() or found.suffix else None
+
+    @classmethod
+    def named(cls, named: str, reading: Reading | None = None) -> Source:
+        """Return the rows of a file, or of ``path/dataset_info.json#name``.
+
+        Raises:
+            RecipeError: the list has no such data set, or it is not one of texts.
+        """
+        return cls.of(named, reading) or cls(Path(named), reading or Reading(), Path(named).stem)
+
+    def __iter__(self) -> Iterator[Row]:
+        """Go through the rows as they are to be read."""
+        return self.reading.apply(read_rows(self.path))
+
+    def family(self) -> AnyFormat:
+        """Return the family that the rows are in.
+
+        Raises:
+            DataError: the file cannot be read, or no family fits.
+        """
+        return recognise(self.path, self) if self.reading.format == "auto" else format_named(self.reading.format)
+
+
+def read_dataset(path: Path, reading: Reading | None = None) -> Dataset:
     """Read a file as a data set without registering it.
 
     Raises:
         DataError: the file or one of its rows cannot be used; the message names file, row, field and remedy.
     """
-    rows = read_rows(path)
-    return _dataset(path.name, "", _hash(rows), rows)
+    return _read_source(Source(path, reading or Reading(), path.stem))
 
 
 class DatasetLibrary:
@@ -109,35 +177,47 @@ class DatasetLibrary:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
 
-    def add(self, path: Path, name: str) -> DatasetManifest:
+    def add(self, path: Path, name: str, reading: Reading | None = None) -> DatasetManifest:
         """Register a file as the newest version of ``name``; the same rows again change nothing.
 
         Raises:
             UsageError: the name cannot be a folder's name.
             DataError: the file cannot be used.
         """
+        return self.add_source(Source(path, reading or Reading(), path.stem), name)
+
+    def add_source(self, source: Source, name: str) -> DatasetManifest:
+        """Register rows as the newest version of ``name``; the same rows again change nothing.
+
+        Raises:
+            UsageError: the name cannot be a folder's name.
+            DataError: the rows cannot be used, or hold placeholders that nobody has filled in.
+        """
         if not _NAME.fullmatch(name):
             raise UsageError("data.bad_name", name=name)
-        rows = read_rows(path)
-        digest = _hash(rows)
-        _dataset(path.name, "", digest, rows)
-        row_format = _format_name(path, rows)
-        for version in self.versions(name):
-            if version.sha256 == digest:
-                return version
-        now = datetime.now(UTC)
-        manifest = DatasetManifest(
-            name=name,
-            version=f"{now:%Y%m%d-%H%M%S}-{digest[:8]}",
-            sha256=digest,
-            row_format=row_format,
-            rows=len(rows),
-            source=path.name,
-            created_at=now.isoformat(),
-        )
-        with new_folder(self.folder / name / manifest.version) as partial:
-            write_text(partial / "rows.jsonl", "".join(_line(row) + "\n" for row in rows))
-            write_text(partial / "dataset.json", manifest.model_dump_json(indent=2) + "\n")
+        family = source.family()
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(prefix=".adding-", dir=self.folder) as written:
+            tried = _Tried(source, family)
+            write_rows(Path(written) / _ROWS, tried.lines())
+            for version in self.versions(name):
+                if version.sha256 == tried.sha256:
+                    return version
+            now = datetime.now(UTC)
+            manifest = DatasetManifest(
+                name=name,
+                version=f"{now:%Y%m%d-%H%M%S}-{tried.sha256[:8]}",
+                sha256=tried.sha256,
+                row_format=family.name,
+                rows=tried.rows,
+                source=source.path.name,
+                created_at=now.isoformat(),
+                reading=None if source.reading.plain else source.reading,
+                left_out=tried.left_out,
+            )
+            with new_folder(self.folder / name / manifest.version) as new:
+                (Path(written) / _ROWS).replace(new / _ROWS)
+                write_text(new / "dataset.json", manifest.model_dump_json(indent=2, exclude_none=True) + "\n")
         return manifest
 
     def versions(self, name: str) -> list[DatasetManifest]:
@@ -165,7 +245,7 @@ class DatasetLibrary:
             raise self._not_found(name)
         shutil.rmtree(self.folder / name)
 
-    def register(self, name_or_file: str) -> DatasetManifest:
+    def register(self, name_or_file: str, reading: Reading | None = None) -> DatasetManifest:
         """Return the newest version of a data set, or register a file under its own name first.
 
         Raises:
@@ -175,10 +255,10 @@ class DatasetLibrary:
         versions = self.versions(name_or_file)
         if versions:
             return versions[0]
-        path = Path(name_or_file)
-        if path.exists() or path.suffix:
-            name = re.sub(r"[^\w.-]+", "-", path.stem).strip("-._") or "data"
-            return self.add(path, name[:64])
+        source = Source.of(name_or_file, reading)
+        if source is not None:
+            name = re.sub(r"[^\w.-]+", "-", source.name).strip("-._") or "data"
+            return self.add_source(source, name[:64])
         raise self._not_found(name_or_file)
 
     def open_version(self, name: str, version: str) -> Dataset:
@@ -190,7 +270,11 @@ class DatasetLibrary:
         found = next((item for item in self.versions(name) if item.version == version), None)
         if found is None:
             raise self._not_found(f"{name} ({version})")
-        return _dataset(name, version, found.sha256, read_rows(self.folder / name / version / "rows.jsonl"))
+        family, file = format_named(found.row_format), self.folder / name / version / _ROWS
+        rows = RowFile(file)
+        if found.left_out == 0 or family.kind != "conversations":
+            return _dataset(name, version, found.sha256, family, Converted(rows, partial(family.convert, name)))
+        return _dataset(name, version, found.sha256, family, [family.convert(name, row) for row in rows])
 
     def open(self, name_or_file: str) -> Dataset:
         """Read a registered data set (its newest version) or a file.
@@ -202,9 +286,9 @@ class DatasetLibrary:
         versions = self.versions(name_or_file)
         if versions:
             return self.open_version(versions[0].name, versions[0].version)
-        return read_dataset(self.file_of(name_or_file))
+        return _read_source(self.source_of(name_or_file))
 
-    def open_questions(self, name_or_file: str) -> tuple[Question, ...]:
+    def open_questions(self, name_or_file: str) -> Sequence[Question]:
         """Read a registered data set (its newest version) or a file that holds nothing but questions.
 
         Raises:
@@ -216,30 +300,24 @@ class DatasetLibrary:
             raise DataError("data.no_questions", found.name)
         return found.questions
 
-    def file_of(self, name_or_file: str) -> Path:
-        """Return the file with the rows of a registered data set (its newest version), or the file that is named.
+    def source_of(self, name_or_file: str, reading: Reading | None = None) -> Source:
+        """Return the rows of a registered data set (its newest version), or of the file that is named.
 
         Raises:
             NotFoundError: neither a data set nor a file of this name.
         """
         versions = self.versions(name_or_file)
         if versions:
-            return self.folder / name_or_file / versions[0].version / "rows.jsonl"
-        path = Path(name_or_file)
-        if path.exists() or path.suffix:
-            return path
-        raise self._not_found(name_or_file)
+            file = self.folder / name_or_file / versions[0].version / _ROWS
+            return Source(file, Reading(format=versions[0].row_format), name_or_file)
+        source = Source.of(name_or_file, reading)
+        if source is None:
+            raise self._not_found(name_or_file)
+        return source
 
     def _not_found(self, name: str) -> NotFoundError:
         known = ", ".join(item.name for item in self.list()) or "–"
         return NotFoundError("data.unknown_dataset", name=name, known=known)
-
-
-def hold_texts(rows: Sequence[Row]) -> bool:
-    """Say whether rows are texts; a row that looks like a conversation is one, whatever else it holds."""
-    if judged_format(rows) is not None:
-        return False
-    return TextFormat().matches(rows[0]) and not any(candidate.matches(rows[0]) for candidate in FORMATS)
 
 
 def require_kind(name: str, found: Kind, objective: str) -> None:
@@ -264,36 +342,73 @@ def require_kind(name: str, found: Kind, objective: str) -> None:
         raise DataError("data.conversations_found", name)
 
 
-def _format_name(path: Path, rows: list[Row]) -> str:
-    judged = judged_format(rows)
-    if judged is not None:
-        return judged.name
-    if hold_questions(rows):
-        return QuestionFormat.name
-    return TextFormat.name if hold_texts(rows) else recognise(path, rows).name
+class _Tried:
+    """Goes through rows once: each is converted, hashed, and given on as the line that is stored.
+
+    Attributes:
+        rows: rows gone through.
+        left_out: answers of a model that are not accepted.
+        sha256: hash of the lines.
+    """
+
+    def __init__(self, source: Source, family: AnyFormat) -> None:
+        self.rows = 0
+        self.left_out = 0
+        self._source = source
+        self._family = family
+        self._digest = hashlib.sha256()
+
+    @property
+    def sha256(self) -> str:
+        """Hash of the lines that were given on."""
+        return self._digest.hexdigest()
+
+    def items(self) -> Iterator[tuple[Row, Any]]:
+        """Go through the rows and what they mean.
+
+        Raises:
+            DataError: a row cannot be used, or placeholders are left.
+        """
+        name = self._source.path.name
+        left = Placeholders(kept=self._source.reading.fill)
+        for row in self._source:
+            require_family(name, row, self._family)
+            item = self._family.convert(name, row)
+            left.look(row)
+            self.rows += 1
+            self.left_out += isinstance(item, Conversation) and not item.accepted
+            self._digest.update(_line(row).encode("utf-8", "surrogatepass") + b"\n")
+            yield row, item
+        if left.rows:
+            first, count = left.rows.most_common(1)[0]
+            names = ", ".join(f"{{{{{found}}}}}" for found in left.rows)
+            fill = " ".join(f'--fill {found}="…"' for found in left.rows)
+            where = place(name, left.first[first])
+            raise DataError("formats.placeholders", where, names=names, rows=count, fill=fill, first=first)
+
+    def lines(self) -> Iterator[str]:
+        """Go through the rows as they are stored."""
+        return (_line(row) for row, _ in self.items())
 
 
-def _dataset(name: str, version: str, sha256: str, rows: list[Row]) -> Dataset:
-    judged = judged_format(rows)
-    if judged is not None:
-        return Dataset(name, version, sha256, preferences=tuple(judged.convert(name, row) for row in rows))
-    if hold_questions(rows):
-        asked = QuestionFormat()
-        return Dataset(name, version, sha256, questions=tuple(asked.convert(name, row) for row in rows))
-    if hold_texts(rows):
-        texts = TextFormat()
-        return Dataset(name, version, sha256, documents=tuple(texts.convert(name, row) for row in rows))
-    row_format = recognise(name, rows)
-    read = [row_format.convert(name, row) for row in rows]
-    learned = tuple(item for item in read if item.accepted)
-    return Dataset(name, version, sha256, learned, left_out=tuple(item for item in read if not item.accepted))
+def _read_source(source: Source) -> Dataset:
+    family = source.family()
+    tried = _Tried(source, family)
+    items = [item for _, item in tried.items()]
+    return _dataset(source.path.name, "", tried.sha256, family, items)
 
 
-def _hash(rows: list[Row]) -> str:
-    digest = hashlib.sha256()
-    for row in rows:
-        digest.update(_line(row).encode("utf-8", "surrogatepass") + b"\n")
-    return digest.hexdigest()
+def _dataset(name: str, version: str, sha256: str, family: AnyFormat, items: Sequence[Any]) -> Dataset:
+    if family.kind == "questions":
+        return Dataset(name, version, sha256, questions=items)
+    if family.kind == "texts":
+        return Dataset(name, version, sha256, documents=items)
+    if family.kind != "conversations":
+        return Dataset(name, version, sha256, preferences=items)
+    if isinstance(items, Converted):
+        return Dataset(name, version, sha256, items)
+    learned = tuple(item for item in items if item.accepted)
+    return Dataset(name, version, sha256, learned, left_out=tuple(item for item in items if not item.accepted))
 
 
 def _line(row: Row) -> str:

@@ -5,8 +5,11 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from danlu.data.conversations import Conversation
 from danlu.data.examples import Example
+from danlu.data.table import lengths_of, supervised_of
 from danlu.errors import DataError
 from danlu.i18n import t
 from danlu.models.chat_format import ChatFormat
@@ -48,14 +51,14 @@ def encode(conversations: Sequence[Conversation], chat_format: ChatFormat) -> li
 
 def count_tokens(examples: Sequence[Example]) -> TokenCounts:
     """Return how long examples are; there must be at least one."""
-    lengths = sorted(len(example.input_ids) for example in examples)
+    lengths = np.sort(lengths_of(examples))
     return TokenCounts(
         examples=len(lengths),
-        total=sum(lengths),
-        supervised=sum(example.supervised for example in examples),
-        median=lengths[len(lengths) // 2],
-        p95=lengths[min(len(lengths) - 1, int(len(lengths) * 0.95))],
-        longest=lengths[-1],
+        total=int(lengths.sum()),
+        supervised=int(supervised_of(examples).sum()),
+        median=int(lengths[len(lengths) // 2]),
+        p95=int(lengths[min(len(lengths) - 1, int(len(lengths) * 0.95))]),
+        longest=int(lengths[-1]),
     )
 
 
@@ -65,7 +68,8 @@ def require_fitting(examples: Sequence[Example], max_length: int, name: str) -> 
     Raises:
         DataError: some are; the message counts them and names the first rows.
     """
-    long = [text for example in examples for text in example.parts if len(text.input_ids) > max_length]
+    suspects = (examples[int(at)] for at in np.flatnonzero(lengths_of(examples) > max_length))
+    long = [text for example in suspects for text in example.parts if len(text.input_ids) > max_length]
     if long:
         rows = ", ".join(str(example.row) for example in long[:5]) + (" …" if len(long) > 5 else "")
         raise DataError(

@@ -19,8 +19,8 @@ from danlu.models.chat_format import ChatFormat
 class PreferenceSplit:
     """Judged answers to learn from, and ones to measure on."""
 
-    train: tuple[Preference, ...]
-    holdout: tuple[Preference, ...]
+    train: Sequence[Preference]
+    holdout: Sequence[Preference]
 
 
 def split_preferences(preferences: Sequence[Preference], share: float, seed: int) -> PreferenceSplit:

@@ -1,24 +1,15 @@
-"""Rows to questions: what is asked, without an answer. ``danlu pseudo-label`` lets a trained model answer them.
+"""A question: what is asked, without an answer. ``danlu pseudo-label`` lets a trained model answer them.
 
-Not for questions that measure a model (``evaluation.probes``), nor for what is learned (``conversations``).
+Not for how rows become one (``formats.plain``), nor for questions that measure a model (``evaluation.probes``).
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, replace
-from pathlib import Path
-from typing import Final
+from collections.abc import Mapping
+from dataclasses import dataclass
 
-from danlu.data.conversations import alpaca_prompt
-from danlu.data.rows import JsonValue, Row
+from danlu.data.rows import JsonValue
 from danlu.models.messages import Message
-
-# Rows with one of these have an answer, or are something else altogether; a missing output is then a mistake.
-_ANSWERED: Final = frozenset({
-    "output", "answer", "answers", "response", "completion", "chosen", "rejected", "text", "messages", "conversations",
-})  # fmt: skip
-_KEPT: Final = ("instruction", "input", "system", "history")
 
 
 @dataclass(frozen=True)
@@ -36,29 +27,3 @@ class Question:
     fields: Mapping[str, JsonValue]
     row: int
     line: int
-
-
-class QuestionFormat:
-    """``instruction`` or ``question``, with optional ``input``, ``system`` and ``history``; nothing that answers it."""
-
-    name = "questions"
-    fields = frozenset({"question", *_KEPT})
-
-    def convert(self, file: Path | str, row: Row) -> Question:
-        """Read one row.
-
-        Raises:
-            DataError: a field is missing, empty, or of the wrong type.
-        """
-        values = dict(row.values)
-        if "instruction" not in values and "question" in values:
-            values["instruction"] = values["question"]
-        fields = {name: values[name] for name in _KEPT if values.get(name) is not None}
-        return Question(alpaca_prompt(file, replace(row, values=values)), fields, row.index, row.line)
-
-
-def hold_questions(rows: Sequence[Row]) -> bool:
-    """Say whether rows ask and none of them answers; one answer among them makes the others mistakes."""
-    first = rows[0].values
-    asks = "instruction" in first or "question" in first
-    return asks and not any(row.values.get(name) is not None for row in rows for name in _ANSWERED)

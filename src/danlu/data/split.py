@@ -11,6 +11,9 @@ import unicodedata
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
+
 from danlu.data.conversations import Conversation
 
 
@@ -18,8 +21,8 @@ from danlu.data.conversations import Conversation
 class Split:
     """Conversations to learn from, and conversations to measure on."""
 
-    train: tuple[Conversation, ...]
-    holdout: tuple[Conversation, ...]
+    train: Sequence[Conversation]
+    holdout: Sequence[Conversation]
 
 
 def split_holdout(conversations: Sequence[Conversation], share: float, seed: int) -> Split:
@@ -43,10 +46,23 @@ def split_holdout(conversations: Sequence[Conversation], share: float, seed: int
 
 def choose_aside(keys: Iterable[str], share: float, seed: int) -> set[str]:
     """Return the distinct keys that are kept aside; at least one stays on each side when share > 0."""
-    ranked = sorted(set(keys), key=lambda key: (_draw(key, seed), key))
-    count = sum(_draw(key, seed) < share for key in ranked)
+    ranked = sorted(set(keys), key=lambda key: (draw(key, seed), key))
+    count = sum(draw(key, seed) < share for key in ranked)
     count = min(max(count, 1), len(ranked) - 1) if share > 0 and len(ranked) > 1 else 0
     return set(ranked[:count])
+
+
+def below(draws: npt.NDArray[np.float64], share: float) -> npt.NDArray[np.bool_]:
+    """Return which items are kept aside by what their keys have drawn: ``choose_aside`` without holding the keys.
+
+    Args:
+        draws: what the key of each item has drawn (``draw``), shape [N]; equal keys have equal ones.
+        share: wanted share of the distinct keys.
+    """
+    distinct = np.unique(draws)
+    count = int((distinct < share).sum())
+    count = min(max(count, 1), len(distinct) - 1) if share > 0 and len(distinct) > 1 else 0
+    return draws <= distinct[count - 1] if count else np.zeros(len(draws), dtype=np.bool_)
 
 
 def normalise(text: str) -> str:
@@ -55,6 +71,6 @@ def normalise(text: str) -> str:
     return "".join(char for char in folded if unicodedata.category(char)[0] in "LNM")
 
 
-def _draw(key: str, seed: int) -> float:
+def draw(key: str, seed: int) -> float:
     """Return a number from 0 to below 1 that depends on nothing but the arguments."""
     return int.from_bytes(hashlib.sha256(f"{seed}:{key}".encode()).digest()[:6], "big") / (1 << 48)

@@ -9,11 +9,14 @@ from __future__ import annotations
 from bisect import bisect_left, insort
 from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import chain
+
+import numpy as np
 
 from danlu.data.documents import Document
 from danlu.data.examples import Example
-from danlu.data.split import choose_aside
+from danlu.data.sequences import Selected
+from danlu.data.split import below, draw
+from danlu.data.table import Packed, lengths_of
 from danlu.models.document_format import DocumentFormat
 
 
@@ -21,8 +24,8 @@ from danlu.models.document_format import DocumentFormat
 class PieceSplit:
     """Pieces to learn from, and pieces to measure on."""
 
-    train: tuple[Example, ...]
-    holdout: tuple[Example, ...]
+    train: Sequence[Example]
+    holdout: Sequence[Example]
 
 
 def cut(documents: Sequence[Document], document_format: DocumentFormat, max_length: int) -> list[Example]:
@@ -63,24 +66,27 @@ def split_pieces(pieces: Sequence[Example], share: float, seed: int) -> PieceSpl
         share: wanted share, 0 to below 1.
         seed: another seed gives another choice.
     """
-    keys = [" ".join(map(str, _own(piece))) for piece in pieces]
-    aside = choose_aside(keys, share, seed)
-    return PieceSplit(
-        train=tuple(piece for piece, key in zip(pieces, keys, strict=True) if key not in aside),
-        holdout=tuple(piece for piece, key in zip(pieces, keys, strict=True) if key in aside),
-    )
+    draws = np.array([draw(" ".join(map(str, _own(piece))), seed) for piece in pieces])
+    aside = below(draws, share)
+    return PieceSplit(Selected(pieces, np.flatnonzero(~aside)), Selected(pieces, np.flatnonzero(aside)))
 
 
-def fill(pieces: Sequence[Example], max_length: int) -> list[Example]:
+def fill(pieces: Sequence[Example], max_length: int, *, text: bool = False) -> Packed:
     """Pack pieces into examples of at most ``max_length`` tokens, without cutting any.
 
     Best fit, longest first: each piece goes where it leaves the least room (Ding et al. 2024, "Fewer truncations
     improve language modeling", arXiv 2404.10830). Within an example and among them, pieces keep their order.
+
+    Args:
+        pieces: the pieces.
+        max_length: most tokens of an example.
+        text: mark the examples as plain texts beside answers.
     """
+    lengths = lengths_of(pieces).tolist()
     bins: list[list[int]] = []
     rooms: list[tuple[int, int]] = []  # (tokens free, number of the bin), sorted
-    for index in sorted(range(len(pieces)), key=lambda i: -len(pieces[i].input_ids)):
-        length = len(pieces[index].input_ids)
+    for index in sorted(range(len(pieces)), key=lambda i: -lengths[i]):
+        length = lengths[index]
         at = bisect_left(rooms, (length, 0))
         if at < len(rooms):
             free, number = rooms.pop(at)
@@ -90,19 +96,7 @@ def fill(pieces: Sequence[Example], max_length: int) -> list[Example]:
             bins.append([index])
         if free > length:
             insort(rooms, (free - length, number))
-    ordered = sorted(sorted(members) for members in bins)
-    return [_join([pieces[index] for index in members]) for members in ordered]
-
-
-def _join(pieces: list[Example]) -> Example:
-    if len(pieces) == 1:
-        return pieces[0]
-    return Example(
-        tuple(chain.from_iterable(piece.input_ids for piece in pieces)),
-        tuple(chain.from_iterable(piece.learn for piece in pieces)),
-        pieces[0].row,
-        tuple(len(piece.input_ids) for piece in pieces),
-    )
+    return Packed(pieces, sorted(sorted(members) for members in bins), text=text)
 
 
 def _own(piece: Example) -> tuple[int, ...]:

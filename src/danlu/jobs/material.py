@@ -11,20 +11,25 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
+
 from danlu.data.conversations import Conversation
 from danlu.data.datasets import DatasetLibrary, require_kind
-from danlu.data.documents import Document
-from danlu.data.encode import count_tokens, encode
+from danlu.data.encode import count_tokens
+from danlu.data.encoded import Encoder
 from danlu.data.examples import Example
 from danlu.data.judged import PreferenceSplit, encode_labels, encode_pairs, split_preferences
 from danlu.data.preferences import Preference
-from danlu.data.split import Split, normalise, split_holdout
-from danlu.data.texts import PieceSplit, cut, fill, split_pieces
+from danlu.data.sequences import Selected
+from danlu.data.split import Split, normalise
+from danlu.data.table import supervised_of
+from danlu.data.texts import PieceSplit, fill, split_pieces
 from danlu.errors import DataError
 from danlu.evaluation.openings import Opening, openings_from
 from danlu.evaluation.probes import Probe, probes_from, read_probes
 from danlu.hardware import Machine
-from danlu.jobs.pseudo import human, pseudo_notices, require_measurable
+from danlu.jobs.gathered import Answers, Chosen, Pieces, documents_of
+from danlu.jobs.pseudo import pseudo_notices, require_measurable
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 from danlu.models.library import ModelFolder
@@ -93,6 +98,7 @@ def decide_material(
     base: ModelFolder,
     machine: Machine,
     library: DatasetLibrary,
+    encoder: Encoder,
     datasets: Sequence[DatasetRef],
     aside: DatasetRef | None = None,
     tokenizer: Path | None = None,
@@ -104,6 +110,7 @@ def decide_material(
         base: the base model.
         machine: this machine.
         library: the data sets.
+        encoder: encodes them.
         datasets: the versions that are learned.
         aside: the one that is measured on; None keeps a share of the others aside.
         tokenizer: folder of the tokenizer where it has new tokens; None for the base's own.
@@ -113,39 +120,43 @@ def decide_material(
         RecipeError: rows weigh differently, and targets are to be smoothed.
     """
     chat_format = ChatFormat.load(tokenizer or base.path, recipe.system)
-    seed = recipe.train.seed
+    seed, most = recipe.train.seed, recipe.data.max_samples
     if recipe.objective == "pretrain":
         document_format = DocumentFormat.of(chat_format.tokenizer)
         length = decide_text_length(recipe, base, machine)
-        documents = _documents(library, datasets, recipe)
-        pieces = cut(documents, document_format, length)
-        holdout = decide_text_holdout(recipe, len(pieces), sum(piece.supervised for piece in pieces))
-        kept = None if aside is None else cut(_documents(library, [aside], recipe), document_format, length)
-        parts = _text_split(pieces, kept, float(holdout.value or 0), seed)
-        made = _of_texts(chat_format, document_format, len(documents), pieces, parts, length, seed)
+        pieces = Pieces.of(documents_of(library, datasets, most), encoder, document_format, length)
+        holdout = decide_text_holdout(recipe, len(pieces.examples), int(supervised_of(pieces.examples).sum()))
+        kept = None
+        if aside is not None:
+            kept = Pieces.of(documents_of(library, [aside], most), encoder, document_format, length).examples
+        parts = _text_split(pieces.examples, kept, float(holdout.value or 0), seed)
+        made = _of_texts(chat_format, document_format, pieces, parts, length, seed)
         return Decided(made, holdout, () if aside is None else _copied_texts(parts, aside.name))
     if recipe.objective in PREFERENCES:
         preferences = _preferences(library, datasets, recipe)
         holdout = decide_holdout(recipe, len(preferences))
-        answers = [answer for item in preferences for answer in item.answers]
-        chat_format, notices = decide_thinking(chat_format, answers)
+        reasoned = sum(answer.reasoned for item in preferences for answer in item.answers)
+        chat_format, notices = decide_thinking(chat_format, reasoned)
         judged = split_preferences(preferences, float(holdout.value or 0), seed)
         return Decided(_of_preferences(chat_format, judged, recipe.objective, datasets[0].name), holdout, notices)
-    conversations = _conversations(library, datasets, recipe)
-    left_out = sum(len(library.open_version(ref.name, ref.version).left_out) for ref in datasets)
-    if left_out and not conversations:
-        raise DataError("data.none_accepted", datasets[0].name, rows=left_out)
-    require_unsmoothed(recipe, conversations)
-    holdout = decide_holdout(recipe, len(human(conversations)))
-    chat_format, notices = decide_thinking(chat_format, conversations)
+    read = Answers.of(library, datasets, most)
+    if read.left_out and not read.conversations:
+        raise DataError("data.none_accepted", datasets[0].name, rows=read.left_out)
+    require_unsmoothed(recipe, read.weighed)
+    holdout = decide_holdout(recipe, int((~read.pseudo).sum()))
+    chat_format, notices = decide_thinking(chat_format, read.reasoned)
     if aside is None:
-        split = split_holdout(conversations, float(holdout.value or 0), seed)
+        chosen = read.split(float(holdout.value or 0), seed)
+        made = _of_conversations(chat_format, encoder, read, chosen)
     else:
-        require_measurable(library.open_version(aside.name, aside.version))
-        split = Split(tuple(conversations), tuple(_conversations(library, [aside], recipe)))
-        notices = (*notices, *_copied_questions(split, aside.name))
-    notices = (*notices, *pseudo_notices(conversations, split, left_out))
-    return Decided(_of_conversations(chat_format, split, datasets[0].name), holdout, notices)
+        opened = library.open_version(aside.name, aside.version)
+        require_measurable(opened)
+        chosen = read.everything
+        made = _of_conversations(chat_format, encoder, read, chosen, Answers.of(library, [aside], most))
+        notices = (*notices, *_copied_questions(made.split, aside.name))
+    learned = Selected(read.conversations, np.flatnonzero(chosen.train & read.pseudo))
+    notices = (*notices, *pseudo_notices(int(read.pseudo.sum()), learned, read.left_out))
+    return Decided(made, holdout, notices)
 
 
 def planned_material(
@@ -153,6 +164,7 @@ def planned_material(
     recipe: Recipe,
     base: ModelFolder,
     library: DatasetLibrary,
+    encoder: Encoder,
     data: str | None = None,
     tokenizer: Path | None = None,
 ) -> Material:
@@ -163,6 +175,7 @@ def planned_material(
         recipe: the run's recipe.
         base: its base model.
         library: the data sets.
+        encoder: encodes them.
         data: data set, or file, to measure on instead of what was kept aside.
         tokenizer: folder of the tokenizer where it has new tokens; None for the base's own.
 
@@ -171,36 +184,35 @@ def planned_material(
         DataError: ``data`` does not fit what the run has learned.
     """
     chat_format = chat_format_of(tokenizer or base.path, plan.system, plan.thinking)
-    seed, share = plan.settings.seed, plan.holdout_share
+    seed, share, most = plan.settings.seed, plan.holdout_share, recipe.data.max_samples
     other = None if data is None else library.open(data)
     if other is not None:
         require_kind(other.name, other.kind, plan.objective)
     if plan.objective == "pretrain":
         document_format = DocumentFormat.of(chat_format.tokenizer)
-        documents = _documents(library, plan.datasets, recipe)
-        pieces = cut(documents, document_format, plan.max_length)
-        aside = plan.holdout_dataset
-        kept = None if aside is None else cut(_documents(library, [aside], recipe), document_format, plan.max_length)
-        parts = _text_split(pieces, kept, share, seed)
-        made = _of_texts(chat_format, document_format, len(documents), pieces, parts, plan.max_length, seed)
+        length = plan.max_length
+        pieces = Pieces.of(documents_of(library, plan.datasets, most), encoder, document_format, length)
+        aside, kept = plan.holdout_dataset, None
+        if aside is not None:
+            kept = Pieces.of(documents_of(library, [aside], most), encoder, document_format, length).examples
+        parts = _text_split(pieces.examples, kept, share, seed)
+        made = _of_texts(chat_format, document_format, pieces, parts, length, seed)
         if other is None:
             return made
-        pieces = cut(other.documents, document_format, plan.max_length)
-        openings = openings_from(pieces, document_format, _OPENINGS_MADE, seed)
-        return replace(made, heldout=fill(pieces, plan.max_length), openings=openings)
+        theirs = Pieces.of([other], encoder, document_format, length).examples
+        openings = openings_from(theirs, document_format, _OPENINGS_MADE, seed)
+        return replace(made, heldout=fill(theirs, length), openings=openings)
     if plan.objective in PREFERENCES:
         judged = split_preferences(_preferences(library, plan.datasets, recipe), share, seed)
         if other is not None:
             judged = PreferenceSplit(judged.train, other.preferences)
         return _of_preferences(chat_format, judged, plan.objective, plan.datasets[0].name)
-    conversations = _conversations(library, plan.datasets, recipe)
-    split = split_holdout(conversations, share, seed)
-    if plan.holdout_dataset is not None:
-        split = Split(split.train, tuple(_conversations(library, [plan.holdout_dataset], recipe)))
+    read = Answers.of(library, plan.datasets, most)
+    measured = None if plan.holdout_dataset is None else Answers.of(library, [plan.holdout_dataset], most)
     if other is not None:
         require_measurable(other)
-        split = Split(split.train, other.conversations)
-    return _of_conversations(chat_format, split, plan.datasets[0].name)
+        measured = Answers((other.conversations,), (other.sha256,))
+    return _of_conversations(chat_format, encoder, read, read.split(share, seed), measured)
 
 
 def chat_format_of(tokenizer: Path, system: str, thinking: Thinking) -> ChatFormat:
@@ -223,22 +235,35 @@ def probes_of(recipe: Recipe, material: Material, seed: int) -> tuple[list[Probe
     elif material.facts.judged is not None:
         probes = []
     else:
-        probes = probes_from(human(split.holdout or split.train), _PROBES_MADE, seed)
-    known = {normalise(conversation.question) for conversation in split.train}
-    return probes, not any(normalise(probe.question) in known for probe in probes)
+        probes = probes_from(split.holdout or _written_by_people(split.train), _PROBES_MADE, seed)
+    asked = {normalise(probe.question) for probe in probes}
+    return probes, not any(normalise(conversation.question) in asked for conversation in split.train)
 
 
-def _of_conversations(chat_format: ChatFormat, split: Split, name: str) -> Material:
-    examples = encode(split.train, chat_format)
-    if not examples:
-        raise DataError("data.no_rows", name)
+def _written_by_people(conversations: Sequence[Conversation]) -> Sequence[Conversation]:
+    return Selected(conversations, np.flatnonzero([not item.pseudo for item in conversations]))
+
+
+def _of_conversations(
+    chat_format: ChatFormat, encoder: Encoder, read: Answers, chosen: Chosen, measured: Answers | None = None
+) -> Material:
+    """Encode what was read, and choose from it; ``measured`` is measured on instead of what was kept aside."""
+    if not chosen.train.any():
+        raise DataError("data.no_rows", read.names[0] if read.names else "")
+    examples, origins = read.encoded(encoder, chat_format)
+    train, aside = (Selected(examples, np.flatnonzero(part[origins])) for part in (chosen.train, chosen.holdout))
+    split = Split(*(Selected(read.conversations, np.flatnonzero(part)) for part in (chosen.train, chosen.holdout)))
+    heldout: Sequence[Example] = aside
+    if measured is not None:
+        heldout, _ = measured.encoded(encoder, chat_format)
+        split = Split(split.train, measured.conversations)
     facts = DataFacts(
         rows=len(split.train) + len(split.holdout),
-        train=len(examples),
+        train=len(train),
         holdout=len(split.holdout),
-        tokens=count_tokens(examples),
+        tokens=count_tokens(train),
     )
-    return Material(chat_format, examples, encode(split.holdout, chat_format), facts, split)
+    return Material(chat_format, train, heldout, facts, split)
 
 
 def _of_preferences(chat_format: ChatFormat, judged: PreferenceSplit, objective: str, name: str) -> Material:
@@ -266,51 +291,41 @@ def _of_preferences(chat_format: ChatFormat, judged: PreferenceSplit, objective:
 def _of_texts(
     chat_format: ChatFormat,
     document_format: DocumentFormat,
-    documents: int,
-    pieces: Sequence[Example],
+    pieces: Pieces,
     split: PieceSplit,
     length: int,
     seed: int,
 ) -> Material:
     examples, heldout = fill(split.train, length), fill(split.holdout, length)
-    pieces_of = Counter(piece.row for piece in pieces)
     facts = DataFacts(
-        rows=documents,
+        rows=pieces.documents,
         train=len(examples),
         holdout=len(heldout),
         tokens=count_tokens(split.train),
-        texts=TextFacts(cut=sum(count > 1 for count in pieces_of.values()), pieces=len(pieces)),
+        texts=TextFacts(cut=pieces.cut, pieces=len(pieces.examples)),
     )
     openings = openings_from(split.holdout or split.train, document_format, _OPENINGS_MADE, seed)
     return Material(chat_format, examples, heldout, facts, document_format=document_format, openings=openings)
 
 
 def _text_split(pieces: Sequence[Example], kept: Sequence[Example] | None, share: float, seed: int) -> PieceSplit:
-    return split_pieces(pieces, share, seed) if kept is None else PieceSplit(tuple(pieces), tuple(kept))
+    return split_pieces(pieces, share, seed) if kept is None else PieceSplit(pieces, kept)
 
 
 def _copied_questions(split: Split, name: str) -> tuple[Notice, ...]:
-    known = {normalise(item.question) for item in split.train}
-    return _copies(sum(normalise(item.question) in known for item in split.holdout), len(split.holdout), name)
+    measured = Counter(normalise(item.question) for item in split.holdout)
+    copied = {key for item in split.train if (key := normalise(item.question)) in measured}
+    return _copies(sum(measured[key] for key in copied), len(split.holdout), name)
 
 
 def _copied_texts(split: PieceSplit, name: str) -> tuple[Notice, ...]:
-    known = {piece.input_ids for piece in split.train}
-    return _copies(sum(piece.input_ids in known for piece in split.holdout), len(split.holdout), name)
+    measured = Counter(piece.input_ids for piece in split.holdout)
+    copied = {piece.input_ids for piece in split.train if piece.input_ids in measured}
+    return _copies(sum(measured[ids] for ids in copied), len(split.holdout), name)
 
 
 def _copies(count: int, rows: int, name: str) -> tuple[Notice, ...]:
     return (Notice(code=_COPIES, params={"count": count, "rows": rows, "name": name}),) if count else ()
-
-
-def _documents(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Document]:
-    most = recipe.data.max_samples
-    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).documents[:most]]
-
-
-def _conversations(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Conversation]:
-    most = recipe.data.max_samples
-    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).conversations[:most]]
 
 
 def _preferences(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Preference]:

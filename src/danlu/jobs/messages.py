@@ -47,12 +47,13 @@ class Note(_Told):
 
 
 class Advance(_Told):
-    """How far a download or a conversion is, in bytes; ``total`` is 0 when unknown."""
+    """How far a download, a conversion or an encoding is, in its unit; ``total`` is 0 when unknown."""
 
     kind: Literal["advance"] = "advance"
     text: str
     done: int
     total: int
+    unit: Literal["bytes", "rows"] = "bytes"
 
 
 class PlanMade(_Told):

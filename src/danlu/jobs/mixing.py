@@ -6,8 +6,9 @@ from collections.abc import Sequence
 from dataclasses import replace
 
 from danlu.data.datasets import DatasetLibrary, DatasetManifest
-from danlu.data.examples import Example
-from danlu.data.texts import cut, fill
+from danlu.data.encoded import Encoder
+from danlu.data.sequences import Chained
+from danlu.data.texts import fill
 from danlu.errors import DataError
 from danlu.jobs.material import Material
 from danlu.models.document_format import DocumentFormat
@@ -31,7 +32,7 @@ def register_unlabelled(library: DatasetLibrary, names: Sequence[str]) -> list[D
     return manifests
 
 
-def with_texts(material: Material, plan: Plan, recipe: Recipe, library: DatasetLibrary) -> Material:
+def with_texts(material: Material, plan: Plan, recipe: Recipe, library: DatasetLibrary, encoder: Encoder) -> Material:
     """Return the material with the plan's unlabelled texts behind its answers; unchanged where there are none.
 
     Raises:
@@ -40,8 +41,8 @@ def with_texts(material: Material, plan: Plan, recipe: Recipe, library: DatasetL
     if not plan.unlabelled:
         return material
     most, length = recipe.data.max_samples, text_length(plan)
-    opened = [library.open_version(ref.name, ref.version).documents[:most] for ref in plan.unlabelled]
-    documents = [document for documents in opened for document in documents]
-    pieces = cut(documents, DocumentFormat.of(material.chat_format.tokenizer), length)
-    texts: list[Example] = [replace(example, text=True) for example in fill(pieces, length)]
-    return replace(material, examples=[*material.examples, *texts])
+    document_format = DocumentFormat.of(material.chat_format.tokenizer)
+    opened = [library.open_version(ref.name, ref.version) for ref in plan.unlabelled]
+    tables = [encoder.documents(item.sha256, item.documents[:most], document_format, length) for item in opened]
+    texts = fill(Chained(tables), length, text=True)
+    return replace(material, examples=Chained([material.examples, texts]))

@@ -323,9 +323,10 @@ def _judged_proof(prepared: Prepared) -> JudgedProof | None:
 def _objective(prepared: Prepared, tell: Tell) -> Objective:
     """Return what is learned; of judged answers with the scores of the model as it is before the first step."""
     plan = prepared.plan
-    examples = [*prepared.examples, *prepared.heldout]
+    preference = plan.settings.preference
+    examples = [] if preference is None else [*prepared.examples, *prepared.heldout]
     reference = Reference.unmeasured(examples)
-    if plan.settings.preference is not None and plan.settings.preference.referenced:
+    if preference is not None and preference.referenced:
         tell(Note(text=t("jobs.note_reference", examples=len(examples))))
         losses = LossModel(prepared.model, share_prefix=plan.settings.share_prefix)
         reference = Reference.kept(prepared.run.path / _REFERENCE, losses, examples, plan.settings.token_budget)

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 from danlu.data.datasets import DatasetLibrary, DatasetManifest, require_kind
 from danlu.data.encode import require_fitting
 from danlu.data.examples import Example
+from danlu.data.reading import Reading
 from danlu.data.split import Split
 from danlu.errors import ModelError
 from danlu.evaluation.openings import Opening
@@ -29,6 +30,7 @@ from danlu.files import require_free
 from danlu.hardware import Machine, inspect_machine, physical_cores
 from danlu.i18n import t
 from danlu.jobs.continuing import Start, find_start, fit_recipe, keep_start, kept_start, require_base
+from danlu.jobs.encoding import encoder_of
 from danlu.jobs.material import Decided, Material, decide_material, planned_material, probes_of
 from danlu.jobs.messages import (
     Note,
@@ -123,9 +125,10 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     recipe = fit_recipe(recipe, start)
     library = DatasetLibrary(home.datasets)
     with stage(tell, "data", "jobs.stage_data"):
-        manifests = [library.register(name) for name in recipe.data.train]
+        reading = Reading(fill=recipe.data.fill)
+        manifests = [library.register(name, reading) for name in recipe.data.train]
         named = recipe.data.holdout
-        aside = library.register(named) if isinstance(named, str) and named != "auto" else None
+        aside = library.register(named, reading) if isinstance(named, str) and named != "auto" else None
         for manifest in (*manifests, *([] if aside is None else [aside])):
             require_kind(manifest.name, manifest.kind, recipe.objective)
             tell(Note(text=_about(manifest)))
@@ -138,15 +141,16 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
             require_base(start, base)
     with stage(tell, "plan", "jobs.stage_plan"):
         machine = inspect_machine(home.cache)
+        encoder = encoder_of(home, tell)
         datasets = tuple(_ref(item) for item in manifests)
         measured = None if aside is None else _ref(aside)
         with _new_run(home, manifests[0].name) as run:
             if recipe.new_tokens:
                 write_tokenizer(base.path, recipe.new_tokens, run.path / "tokenizer")
-            decided = decide_material(recipe, base, machine, library, datasets, measured, run.tokenizer)
+            decided = decide_material(recipe, base, machine, library, encoder, datasets, measured, run.tokenizer)
             plan = _decide(recipe, base, machine, datasets, decided, measured, start, run)
             plan = plan.model_copy(update={"unlabelled": tuple(_ref(item) for item in unlabelled)})
-            material = with_texts(decided.material, plan, recipe, library)
+            material = with_texts(decided.material, plan, recipe, library, encoder)
             if plan.unlabelled:
                 plan = decide_semi(plan, recipe, material.examples)
             plan = decide_sharing(plan, recipe, material.examples)
@@ -233,8 +237,9 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
         base = ModelLibrary(home).ensure(recipe.model, pull_teller(tell))
         if plan.base_fingerprint not in {None, fingerprint(base.path)}:
             raise ModelError("jobs.base_changed", str(base.path), run=name)
-        material = planned_material(plan, recipe, base, library, data, run.tokenizer)
-        material = with_texts(material, plan, recipe, library)
+        encoder = encoder_of(home, tell)
+        material = planned_material(plan, recipe, base, library, encoder, data, run.tokenizer)
+        material = with_texts(material, plan, recipe, library, encoder)
         if data is not None and probes is None:
             recipe = recipe.model_copy(update={"eval": recipe.eval.model_copy(update={"probes": None})})
         prepared = _assemble(home, run, recipe, plan, base, material)
@@ -245,7 +250,8 @@ def reopen(home: Home, name: str, tell: Tell, probes: Path | None = None, data: 
 def _unmeasured(prepared: Prepared) -> Objective:
     """Return what is learned, for measuring its cost: of judged answers without the scores they are compared with."""
     plan = prepared.plan
-    return objective_named(plan.objective, plan.settings, Reference.unmeasured(prepared.examples))
+    examples = prepared.examples if plan.settings.preference is not None else ()
+    return objective_named(plan.objective, plan.settings, Reference.unmeasured(examples))
 
 
 def set_up_process() -> None:

@@ -6,14 +6,8 @@ from collections.abc import Sequence
 
 from danlu.data.conversations import Conversation
 from danlu.data.datasets import Dataset
-from danlu.data.split import Split
 from danlu.errors import DataError
 from danlu.planning.plan import Notice
-
-
-def human(conversations: Sequence[Conversation]) -> list[Conversation]:
-    """Return the conversations whose answers people wrote: only those are measured on."""
-    return [item for item in conversations if not item.pseudo]
 
 
 def require_measurable(dataset: Dataset) -> None:
@@ -27,23 +21,22 @@ def require_measurable(dataset: Dataset) -> None:
         raise DataError("data.pseudo_measured", dataset.name, rows=len(pseudo), first=min(item.row for item in pseudo))
 
 
-def pseudo_notices(conversations: Sequence[Conversation], split: Split, left_out: int) -> tuple[Notice, ...]:
+def pseudo_notices(read: int, pseudo: Sequence[Conversation], left_out: int) -> tuple[Notice, ...]:
     """Say how many answers a model wrote, and what became of them.
 
     Args:
-        conversations: what was read to be learned.
-        split: the same, with some kept aside; pseudo labels to questions kept aside are in neither part.
+        read: answers of a model among what was read to be learned.
+        pseudo: those of them that are learned; the others are answers to questions kept aside.
         left_out: rows whose answer was not accepted.
     """
     notices = []
-    pseudo = [item for item in split.train if item.pseudo]
     if pseudo:
         mean = sum(item.weight for item in pseudo) / len(pseudo)
         params: dict[str, str | int | float] = {"rows": len(pseudo), "weight": round(mean, 2)}
         notices.append(Notice(code="planning.notice_pseudo", params=params))
     if left_out:
         notices.append(Notice(code="planning.notice_left_out", params={"rows": left_out}))
-    copies = sum(item.pseudo for item in conversations) - len(pseudo)
+    copies = read - len(pseudo)
     if copies:
         notices.append(Notice(code="planning.notice_pseudo_copies", params={"rows": copies}))
     return tuple(notices)

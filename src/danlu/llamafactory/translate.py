@@ -14,7 +14,7 @@ from typing import Any, Final
 
 from danlu.errors import RecipeError
 from danlu.i18n import t
-from danlu.llamafactory.dataset_info import RowKind, file_of, read_dataset_info
+from danlu.llamafactory.dataset_info import NAME, RowKind, entry_of, read_list, require_stage
 from danlu.llamafactory.keys import KEYS, MARKS, SECRET, Becomes, Kind, NotBuilt, NotNeeded
 from danlu.llamafactory.translation import Translated, Translation, show
 
@@ -247,10 +247,14 @@ class _Reader:
             folder = _DATASET_DIR
         if folder == "ONLINE" or folder.startswith("REMOTE:"):
             self._refuse("dataset_dir", folder, "llamafactory.local_files")
-        path = Path(folder).expanduser()
-        info = read_dataset_info(path)
+        path = Path(folder).expanduser() / NAME
+        info = read_list(path)
         kind = _ROWS.get(str(self.values.get("stage")), "answers")
-        return [str(file_of(path, info, name, kind)) for name in names]
+        found = []
+        for name in names:
+            require_stage(entry_of(path, info, name), kind)
+            found.append(f"{path}#{name}")
+        return found
 
     def _val_size(self, key: str, value: Any) -> None:
         if value >= 1:

@@ -9,7 +9,6 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
-from danlu.data.conversations import Conversation
 from danlu.errors import RecipeError
 from danlu.files import format_bytes
 from danlu.hardware import Machine
@@ -198,16 +197,16 @@ def _wished_share(recipe: Recipe) -> Choice | None:
     return Choice(0.0 if isinstance(wished, str) else float(wished), "planning.chosen")
 
 
-def decide_thinking(plain: ChatFormat, conversations: Sequence[Conversation]) -> tuple[ChatFormat, tuple[Notice, ...]]:
+def decide_thinking(plain: ChatFormat, reasoned: int) -> tuple[ChatFormat, tuple[Notice, ...]]:
     """Return the format that conversations are learned in, and what is to be known of it.
 
     Args:
         plain: the format of the base model; one without think blocks has no policy and is returned as it is.
-        conversations: the examples.
+        reasoned: conversations with a learned answer that carries its reasoning.
     """
     if not plain.can_think:
         return plain, ()
-    policy = rules.thinking(conversations)
+    policy = rules.thinking(reasoned)
     thinking: Thinking = "auto" if policy.value == "auto" else "off"
     return replace(plain, thinking=thinking), (Notice(code=policy.reason, params=policy.params),)
 

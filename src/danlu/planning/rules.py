@@ -7,11 +7,9 @@ with their sources; "Tinker" is the Tinker cookbook's ``hyperparam_utils`` and i
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
-from danlu.data.conversations import Conversation
 from danlu.hardware import Machine
 from danlu.models.architecture import Architecture
 from danlu.models.library import ModelFolder
@@ -65,9 +63,12 @@ def holdout_share(rows: int) -> Choice:
     return Choice(0.1, "planning.holdout_tenth")
 
 
-def thinking(conversations: Sequence[Conversation]) -> Choice:
-    """What a model that can think is taught: its own reasoning where the answers carry some, else to answer at once."""
-    reasoned = sum(conversation.reasoned for conversation in conversations)
+def thinking(reasoned: int) -> Choice:
+    """What a model that can think is taught: its own reasoning where the answers carry some, else to answer at once.
+
+    Args:
+        reasoned: conversations with a learned answer that carries its reasoning.
+    """
     if reasoned:
         return Choice("auto", "planning.notice_thinking_learned", {"rows": reasoned})
     return Choice("off", "planning.notice_thinking_off")

@@ -9,8 +9,8 @@ import math
 from collections.abc import Sequence
 from typing import Final
 
-from danlu.data.conversations import Conversation
 from danlu.data.examples import Example
+from danlu.data.table import supervised_of, texts_of
 from danlu.errors import RecipeError
 from danlu.planning.plan import Decider, Notice, Plan
 from danlu.planning.rules import Choice
@@ -56,16 +56,19 @@ def answer_room(learned: Sequence[Example], shortest: int) -> int:
 
     An answer that is cut off is never accepted, so there is room for more than was ever taught.
     """
-    return min(_MOST_ANSWER, max(shortest, _ROOM * max((item.supervised for item in learned), default=0)))
+    return min(_MOST_ANSWER, max(shortest, _ROOM * max(supervised_of(learned).tolist(), default=0)))
 
 
-def require_unsmoothed(recipe: Recipe, conversations: Sequence[Conversation]) -> None:
+def require_unsmoothed(recipe: Recipe, weighed: int) -> None:
     """Check that targets are not to be smoothed where rows weigh differently: the weighed mean does not smooth.
+
+    Args:
+        recipe: what the person wants.
+        weighed: rows that count less than others.
 
     Raises:
         RecipeError: both are asked for.
     """
-    weighed = sum(item.weight != 1 for item in conversations)
     if weighed and recipe.train.label_smoothing_factor:
         raise RecipeError("planning.weights_with_smoothing", "train.label_smoothing_factor", rows=weighed)
 
@@ -103,7 +106,7 @@ def decide_semi(plan: Plan, recipe: Recipe, examples: Sequence[Example]) -> Plan
         recipe: what the person wants.
         examples: answers and texts.
     """
-    texts = sum(example.text for example in examples)
+    texts = int(texts_of(examples).sum())
     settings, decider = plan.settings, Decider(plan.decisions)
     weight = decider.decide("semi.text_weight", recipe.semi.text_weight, text_weight())
     count = decider.decide("semi.texts_per_step", recipe.semi.texts_per_step, texts_per_step(texts, settings.steps))

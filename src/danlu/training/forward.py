@@ -12,6 +12,7 @@ from torch import nn
 
 from danlu.data.batches import MicroBatch, micro_batches
 from danlu.data.examples import Example, unpacked
+from danlu.data.table import supervised_of
 from danlu.training.attention import ATTENTION_NAME
 from danlu.training.lora_linear import fused_forwards
 from danlu.training.loss import chunked_cross_entropy, chunked_token_losses
@@ -186,7 +187,7 @@ class LossModel:
 
     def mean_loss(self, examples: Sequence[Example], token_budget: int) -> float:
         """Return the mean loss over the learned tokens of examples in nats, without a graph."""
-        supervised = sum(example.supervised for example in examples)
+        supervised = int(supervised_of(examples).sum())
         self.model.eval()
         with torch.no_grad():
             total = sum(float(self.piece_loss(piece)) for _, piece in self.step_losses(examples, token_budget))
@@ -204,7 +205,7 @@ class LossModel:
         # The plain path holds the logits of all learned positions at once: of whole texts they would be what needs most
         # memory in a run.
         examples = [part.excerpt(_CHECKED_TOKENS, _CHECKED_LEARNED) for part in unpacked(examples)[:_CHECKED]]
-        supervised = sum(example.supervised for example in examples)
+        supervised = int(supervised_of(examples).sum())
         self.model.eval()  # dropout would make the two differ by chance
         with torch.no_grad():
             fast = sum(

@@ -21,6 +21,7 @@ from peft import PeftModel
 
 from danlu.data.batches import mixed_members
 from danlu.data.examples import Example
+from danlu.data.table import supervised_of, texts_of
 from danlu.errors import TrainingError
 from danlu.events import Checkpoint, Emit, Eval, Finished, Sample, SampleAnswer, Started, Step, Stopped, Warned
 from danlu.files import format_bytes
@@ -105,7 +106,7 @@ class Job:
     @property
     def rows(self) -> int:
         """Examples of a pass: the answers where texts are learned beside them, else all."""
-        return sum(not example.text for example in self.examples) or len(self.examples)
+        return int((~texts_of(self.examples)).sum()) or len(self.examples)
 
 
 def fit(
@@ -134,7 +135,7 @@ def fit(
         TrainingError: nothing to learn, a loss that is no number, divergence, or too little memory for one example.
         MachineError: the disk is full; earlier checkpoints are intact.
     """
-    if not any(example.supervised for example in job.examples):
+    if not supervised_of(job.examples).any():
         raise TrainingError("training.nothing_to_learn")
     ranks = ranks or Ranks()
     checkpoints = Checkpoints(job.folder / "checkpoints", job.base_model, ranks)

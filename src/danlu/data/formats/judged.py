@@ -1,0 +1,209 @@
+"""Rows to judged answers: pairs of a chosen and a rejected answer, or single answers with a label.
+
+What was asked stands in Alpaca's fields, in ``prompt`` (TRL), or in a list of messages before the answer. Not for
+token ids (``data.judged``), and not for answers that are simply learned (``alpaca``, ``messages``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from danlu.data.conversations import Conversation
+from danlu.data.formats.alpaca import alpaca_prompt
+from danlu.data.formats.base import Kind, excerpt, tools_of
+from danlu.data.formats.messages import LISTS, list_field, read_turns
+from danlu.data.formats.turns import Turn, require_order, turn_of, turns_of
+from danlu.data.preferences import Preference
+from danlu.data.rows import JsonValue, Row, kind_of, place
+from danlu.errors import DataError
+from danlu.models.messages import Message
+
+_ALPACA: Final = frozenset({"instruction", "input", "system", "history"})
+_LABELS: Final = ("kto_tag", "label", "thumbs", "评价")
+# What a label may say beside true and false; compared without case.
+_GOOD: Final = frozenset({"good", "yes", "true", "up", "like", "positive", "👍", "好", "赞", "是", "对"})
+_BAD: Final = frozenset({"bad", "no", "false", "down", "dislike", "negative", "👎", "差", "坏", "踩", "否", "错"})
+
+
+class PairFormat:
+    """``chosen`` and ``rejected`` beside ``instruction`` (``input``, ``system``, ``history``), ``prompt`` or messages.
+
+    With ``prompt`` (TRL's name), prompt and answers are texts or lists of messages; the prompt may stand at the
+    beginning of both answers, and of lists may then be left out. Beside ``messages`` or ``conversations`` each answer
+    is a message.
+    """
+
+    name = "pairs"
+    kind: Kind = "preferences"
+    fields = frozenset({"prompt", "chosen", "rejected", "tools"}) | _ALPACA | frozenset(LISTS)
+
+    def matches(self, row: Row) -> bool:
+        """Say whether the row has a chosen or a rejected answer."""
+        return "chosen" in row.values or "rejected" in row.values
+
+    def convert(self, file: Path | str, row: Row) -> Preference:
+        """Read one row.
+
+        Raises:
+            DataError: a field is missing, empty or of the wrong shape, or both answers are the same.
+        """
+        chosen, rejected = (_given(file, row, field) for field in ("chosen", "rejected"))
+        if isinstance(chosen, list) != isinstance(rejected, list):
+            raise DataError("data.sides_differ", place(file, row, "rejected"), kind=kind_of(rejected))
+        prompt = self._prompt(file, row, chosen, rejected)
+        if isinstance(chosen, str) and isinstance(rejected, str):
+            # Some sets repeat the prompt in both texts.
+            said = prompt[-1].content
+            if "prompt" in row.values and chosen.startswith(said) and rejected.startswith(said):
+                chosen, rejected = chosen[len(said) :].lstrip(), rejected[len(said) :].lstrip()
+        good = _answer(file, row, "chosen", chosen, prompt)
+        bad = _answer(file, row, "rejected", rejected, prompt)
+        if good == bad or (good.content.strip() and good.content.strip() == bad.content.strip()):
+            raise DataError("data.sides_equal", place(file, row, "rejected"), field="rejected")
+        return Preference(_conversation(file, row, prompt, good), _conversation(file, row, prompt, bad))
+
+    def _prompt(self, file: Path | str, row: Row, chosen: JsonValue, rejected: JsonValue) -> tuple[Message, ...]:
+        if "instruction" in row.values:
+            prompt = alpaca_prompt(file, row)
+        elif "prompt" in row.values:
+            prompt = _prompt(file, row)
+        elif list_field(row) is not None:
+            return _asked(file, row, read_turns(file, row))
+        elif isinstance(chosen, list) and isinstance(rejected, list):
+            sides = (_messages(file, row, "chosen", chosen), _messages(file, row, "rejected", rejected))
+            prompt = _common(*sides)
+        else:
+            raise DataError("data.prompt_missing", place(file, row, "prompt"), field="prompt")
+        _check_prompt(file, row, prompt)
+        return prompt
+
+
+class LabelFormat:
+    """One answer and its label: Alpaca with ``kto_tag``, ``prompt`` and ``completion`` with ``label``, or messages.
+
+    Of messages the last one is judged. The label is true or false, 1 or 0, or one of a few words and signs.
+    """
+
+    name = "labels"
+    kind: Kind = "labels"
+    fields = frozenset({"output", "prompt", "completion", "tools", *_LABELS}) | _ALPACA | frozenset(LISTS)
+
+    def matches(self, row: Row) -> bool:
+        """Say whether the row has a label."""
+        if _label_field(row) is None:
+            return False
+        return "kto_tag" in row.values or "completion" in row.values or list_field(row) is not None
+
+    def convert(self, file: Path | str, row: Row) -> Preference:
+        """Read one row.
+
+        Raises:
+            DataError: a field is missing, empty or of the wrong shape, or the label says neither good nor bad.
+        """
+        wanted = _wanted(file, row)
+        if list_field(row) is not None:
+            turns = read_turns(file, row)
+            require_order(file, row, str(list_field(row)), turns)
+            messages = tuple(turn.message for turn in turns)
+            prompt, said = messages[:-1], messages[-1]
+        elif "completion" in row.values:
+            prompt = _prompt(file, row)
+            _check_prompt(file, row, prompt)
+            said = _answer(file, row, "completion", _given(file, row, "completion"), prompt)
+        else:
+            prompt = alpaca_prompt(file, row)
+            _check_prompt(file, row, prompt)
+            said = _answer(file, row, "output", _given(file, row, "output"), prompt)
+        conversation = _conversation(file, row, prompt, said)
+        return Preference(conversation, None) if wanted else Preference(None, conversation)
+
+
+def _label_field(row: Row) -> str | None:
+    return next((name for name in _LABELS if name in row.values), None)
+
+
+def _wanted(file: Path | str, row: Row) -> bool:
+    field = _label_field(row) or _LABELS[0]
+    value = row.values.get(field)
+    if isinstance(value, bool):
+        return value
+    if isinstance(value, int | float) and value in {0, 1}:
+        return bool(value)
+    if isinstance(value, str):
+        folded = value.strip().casefold()
+        if folded in _GOOD | _BAD:
+            return folded in _GOOD
+    if isinstance(value, str):
+        raise DataError("formats.label_word", place(file, row, field), field=field, value=excerpt(value))
+    raise DataError("data.label_not_bool", place(file, row, field), field=field, kind=kind_of(value))
+
+
+def _given(file: Path | str, row: Row, field: str) -> JsonValue:
+    value = row.values.get(field)
+    if value is None:
+        raise DataError("data.judged_missing", place(file, row, field), field=field)
+    if not isinstance(value, str | list | dict):
+        raise DataError("data.messages_shape", place(file, row, field), field=field, kind=kind_of(value))
+    return value
+
+
+def _prompt(file: Path | str, row: Row) -> tuple[Message, ...]:
+    value = row.values.get("prompt")
+    if isinstance(value, str) and value.strip():
+        return (Message("user", value),)
+    if isinstance(value, list) and value:
+        return _messages(file, row, "prompt", value)
+    if value is None or value in ("", []) or isinstance(value, str):
+        raise DataError("data.prompt_missing", place(file, row, "prompt"), field="prompt")
+    raise DataError("data.messages_shape", place(file, row, "prompt"), field="prompt", kind=kind_of(value))
+
+
+def _messages(file: Path | str, row: Row, field: str, value: list[JsonValue]) -> tuple[Message, ...]:
+    return tuple(turn.message for turn in turns_of(file, row, field, value))
+
+
+def _asked(file: Path | str, row: Row, turns: Sequence[Turn]) -> tuple[Message, ...]:
+    """Return messages that end with what both answers reply to."""
+    require_order(file, row, str(list_field(row)), turns, answered=False)
+    return tuple(turn.message for turn in turns)
+
+
+def _common(one: Sequence[Message], other: Sequence[Message]) -> tuple[Message, ...]:
+    """Return what two conversations begin with, which is their prompt."""
+    limit = min(len(one), len(other)) - 1
+    count = next((at for at in range(limit) if one[at] != other[at]), max(limit, 0))
+    return tuple(one[:count])
+
+
+def _check_prompt(file: Path | str, row: Row, prompt: Sequence[Message]) -> None:
+    field = "instruction" if "instruction" in row.values else "prompt"
+    if not prompt or prompt[-1].role not in {"user", "tool"}:
+        raise DataError("data.prompt_end", place(file, row, field), field=field)
+
+
+def _answer(file: Path | str, row: Row, field: str, value: JsonValue, prompt: Sequence[Message]) -> Message:
+    """Return the one answer that a side adds to the prompt."""
+    if isinstance(value, dict):
+        said = turn_of(file, row, field, value).message
+        if said.role != "assistant":
+            raise DataError("data.one_answer", place(file, row, field), field=field)
+    elif isinstance(value, list):
+        messages = _messages(file, row, field, value)
+        if messages[: len(prompt)] == tuple(prompt):
+            messages = messages[len(prompt) :]
+        if len(messages) != 1 or messages[0].role != "assistant":
+            raise DataError("data.one_answer", place(file, row, field), field=field)
+        said = messages[0]
+    else:
+        said = Message("assistant", str(value))
+    if not said.content.strip() and not said.tool_calls:
+        raise DataError("data.answer_empty", place(file, row, field), field=field)
+    return said
+
+
+def _conversation(file: Path | str, row: Row, prompt: Sequence[Message], answer: Message) -> Conversation:
+    """Only the judged answer is learned: what the assistant said before belongs to the prompt."""
+    learn = (False,) * len(prompt) + (True,)
+    return Conversation((*prompt, answer), learn, row.index, row.line, tools=tools_of(file, row))

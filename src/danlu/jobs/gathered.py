@@ -1,0 +1,150 @@
+"""What the data sets of a run hold, gathered without holding it in memory: answers and pieces of texts.
+
+Not for what is decided of it (``material``).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+
+import numpy as np
+import numpy.typing as npt
+
+from danlu.data.conversations import Conversation
+from danlu.data.datasets import Dataset, DatasetLibrary
+from danlu.data.encoded import Encoder
+from danlu.data.examples import Example
+from danlu.data.sequences import Chained
+from danlu.data.split import choose_aside, normalise
+from danlu.models.chat_format import ChatFormat
+from danlu.models.document_format import DocumentFormat
+from danlu.models.versions import DatasetRef
+
+
+@dataclass(frozen=True)
+class Chosen:
+    """Which of N conversations are learned, and which are measured on; bool, shape [N] each."""
+
+    train: npt.NDArray[np.bool_]
+    holdout: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Answers:
+    """The conversations of some versions, gone through once.
+
+    Attributes:
+        parts: the conversations of each version.
+        hashes: hash of the rows of each version.
+        names: the names of the versions.
+        left_out: rows whose answer was not accepted, which are not among the conversations.
+    """
+
+    parts: tuple[Sequence[Conversation], ...]
+    hashes: tuple[str, ...]
+    names: tuple[str, ...] = ()
+    left_out: int = 0
+
+    @classmethod
+    def of(cls, library: DatasetLibrary, datasets: Sequence[DatasetRef], most: int | None) -> Answers:
+        """Open versions; ``most`` rows of each, None for all.
+
+        Raises:
+            NotFoundError: a version is gone.
+        """
+        opened = [library.open_version(ref.name, ref.version) for ref in datasets]
+        return cls(
+            tuple(item.conversations[:most] for item in opened),
+            tuple(item.sha256 for item in opened),
+            tuple(item.name for item in opened),
+            sum(len(item.left_out) for item in opened),
+        )
+
+    @cached_property
+    def conversations(self) -> Chained[Conversation]:
+        """All conversations, N."""
+        return Chained(self.parts)
+
+    @cached_property
+    def _looked(self) -> tuple[npt.NDArray[np.bool_], list[str], int, int]:
+        """Which are pseudo labels, their questions' keys, how many count less, and how many carry reasoning."""
+        pseudo, keys, weighed, reasoned = [], [], 0, 0
+        for item in self.conversations:
+            pseudo.append(item.pseudo)
+            keys.append(normalise(item.question))
+            weighed += item.weight != 1
+            reasoned += item.reasoned
+        return np.array(pseudo, dtype=np.bool_), keys, weighed, reasoned
+
+    @property
+    def pseudo(self) -> npt.NDArray[np.bool_]:
+        """Which answers a model wrote, bool, shape [N]."""
+        return self._looked[0]
+
+    @property
+    def weighed(self) -> int:
+        """Conversations that count less than others."""
+        return self._looked[2]
+
+    @property
+    def reasoned(self) -> int:
+        """Conversations with a learned answer that carries its reasoning."""
+        return self._looked[3]
+
+    @property
+    def everything(self) -> Chosen:
+        """Learn all, keep none aside."""
+        return Chosen(np.ones(len(self.pseudo), dtype=np.bool_), np.zeros(len(self.pseudo), dtype=np.bool_))
+
+    def split(self, share: float, seed: int) -> Chosen:
+        """Keep some aside; see ``split.split_holdout``."""
+        if share == 0:
+            return self.everything
+        keys = self._looked[1]
+        chosen = choose_aside((key for key, made in zip(keys, self.pseudo, strict=True) if not made), share, seed)
+        aside = np.array([key in chosen for key in keys], dtype=np.bool_)
+        return Chosen(~aside, aside & ~self.pseudo)
+
+    def encoded(self, encoder: Encoder, chat_format: ChatFormat) -> tuple[Chained[Example], npt.NDArray[np.int64]]:
+        """Return the examples of all conversations, and for each example the number of its conversation."""
+        pairs = zip(self.hashes, self.parts, strict=True)
+        tables = [encoder.conversations(sha256, part, chat_format) for sha256, part in pairs]
+        starts = np.cumsum([0, *(len(part) for part in self.parts)])
+        origins = [table.columns.origin + start for table, start in zip(tables, starts[:-1], strict=True)]
+        return Chained(tables), np.concatenate(origins)
+
+
+@dataclass(frozen=True)
+class Pieces:
+    """Documents, cut.
+
+    Attributes:
+        examples: the pieces.
+        documents: how many documents there are.
+        cut: documents longer than a piece.
+    """
+
+    examples: Sequence[Example]
+    documents: int
+    cut: int
+
+    @classmethod
+    def of(cls, datasets: Sequence[Dataset], encoder: Encoder, document_format: DocumentFormat, length: int) -> Pieces:
+        """Cut the documents of data sets."""
+        tables = [encoder.documents(item.sha256, item.documents, document_format, length) for item in datasets]
+        counts = [np.bincount(table.columns.origin) for table in tables]
+        return cls(
+            Chained(tables), sum(len(item.documents) for item in datasets), sum(int((c > 1).sum()) for c in counts)
+        )
+
+
+def documents_of(library: DatasetLibrary, datasets: Sequence[DatasetRef], most: int | None) -> list[Dataset]:
+    """Open versions of texts; ``most`` documents of each, None for all.
+
+    Raises:
+        NotFoundError: a version is gone.
+    """
+    opened = [library.open_version(ref.name, ref.version) for ref in datasets]
+    return [replace(item, documents=item.documents[:most]) for item in opened]
