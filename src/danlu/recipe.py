@@ -68,6 +68,17 @@ class DataSection(Section):
         ),
         json_schema_extra=zh("每本课本从头读多少条；null 表示全部。少则试得快；太少只学到句子，学不到内容。"),
     )
+    learn: Literal["all", "last"] = Field(
+        "all",
+        description=(
+            "Which answers of a conversation are learned by heart: all of them, or only the last one, the others being "
+            "context. Last only: several turns teach as much as one; all: poor early answers are learned as well."
+        ),
+        json_schema_extra=zh(
+            "一段对话里哪些回答要学：全部（all），或只学最后一句（last），其余只当上下文。只学最后一句：多轮对话只抵一轮；"
+            "全部：前面写得差的回答也会学进去。"
+        ),
+    )
     fill: dict[str, str] = Field(
         {},
         description=(

@@ -50,11 +50,11 @@ def test_what_is_encoded_already_is_not_encoded_again(tmp_path, answers, chat_fo
     assert again == first
 
 
-@pytest.mark.parametrize("change", ["system", "template", "rows", "count", "variant", "thinking", "vocabulary"])
+@pytest.mark.parametrize("change", ["system", "template", "rows", "count", "learn", "thinking", "vocabulary"])
 def test_what_tokens_depend_on_makes_a_table_of_its_own(tmp_path, answers, chat_format, change):
     watched = Watched(tmp_path / "c")
     watched.encoder.conversations(answers.sha256, answers.conversations, chat_format)
-    other, sha256, conversations, variant = chat_format, answers.sha256, answers.conversations, ""
+    other, sha256, conversations, learn = chat_format, answers.sha256, answers.conversations, "all"
     match change:
         case "system":
             other = chat_format.with_system("Be short.")
@@ -72,11 +72,11 @@ def test_what_tokens_depend_on_makes_a_table_of_its_own(tmp_path, answers, chat_
             sha256 = "0" * 64
         case "count":
             conversations = conversations[:5]
-        case "variant":
-            variant = "last"
-    made = watched.encoder.conversations(sha256, conversations, other, variant)
+        case "learn":
+            learn = "last"
+    made = watched.encoder.conversations(sha256, conversations, other, learn)
     assert len(watched.seen) == 2
-    assert made == encode(conversations, other)
+    assert made == encode(conversations, other, learn)
 
 
 def test_pieces_of_documents_know_which_document_they_are_of(tmp_path, chat_format, monkeypatch):
@@ -105,14 +105,14 @@ def test_tables_unused_for_longest_make_room(tmp_path, answers, chat_format, mon
     def tables():
         return {path.name for path in (tmp_path / "c").iterdir() if path.is_dir()}
 
-    encoder.conversations(answers.sha256, answers.conversations, chat_format, "oldest")
+    encoder.conversations(answers.sha256, answers.conversations, chat_format)
     (oldest,) = tables()
     os.utime(tmp_path / "c" / oldest, (1, 1))
-    encoder.conversations(answers.sha256, answers.conversations, chat_format, "older")
+    encoder.conversations(answers.sha256, answers.conversations, chat_format, "last")
     (older,) = tables() - {oldest}
     size = sum(file.stat().st_size for file in (tmp_path / "c" / older).iterdir())
     monkeypatch.setattr("danlu.data.encoded._KEPT_BYTES", 2 * size)
-    encoder.conversations(answers.sha256, answers.conversations, chat_format, "new")
+    encoder.conversations(answers.sha256, answers.conversations[:24], chat_format)
     assert oldest not in tables()
     assert older in tables()
     assert len(tables()) == 2

@@ -156,10 +156,15 @@ def _show_conversation(
 ) -> None:
     if plain is None:
         for message in conversation.messages:
-            results.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
+            if message.reasoning:
+                results.print(f"[bold]{message.role}[/bold]  [dim]{escape(message.reasoning)}[/dim]")
+            if message.content or not message.tool_calls:
+                results.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
+            for call in message.tool_calls:
+                results.print(f"[bold]{message.role}[/bold]  → {escape(call.name)}({escape(call.arguments)})")
         return
     chat_format, _ = decide_thinking(plain, sum(item.reasoned for item in everything))
-    for sequence in chat_format.training_sequences(conversation.messages, conversation.learn):
+    for sequence in chat_format.training_sequences(conversation.messages, conversation.learn, conversation.tools):
         _show_sequence(sequence, chat_format)
 
 

@@ -291,7 +291,9 @@ def _said(conversation: Conversation) -> str:
 
 
 def _turns(messages: Sequence[Message]) -> str:
-    return "\0".join(f"{message.role}:{message.content}" for message in messages)
+    return "\0".join(
+        f"{message.role}:{message.reasoning}:{message.content}:{message.tool_calls}" for message in messages
+    )
 
 
 def _duplicates(items: list[_Item], content: Callable[[_Item], str]) -> Iterator[DataProblem]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 
@@ -12,7 +13,9 @@ from danlu.data.examples import Example
 from danlu.data.table import lengths_of, supervised_of
 from danlu.errors import DataError
 from danlu.i18n import t
-from danlu.models.chat_format import ChatFormat
+from danlu.models.chat_format import ChatFormat, joined
+
+LearnPolicy = Literal["all", "last"]
 
 
 @dataclass(frozen=True)
@@ -36,17 +39,34 @@ class TokenCounts:
     longest: int
 
 
-def encode(conversations: Sequence[Conversation], chat_format: ChatFormat) -> list[Example]:
+def encode(conversations: Sequence[Conversation], chat_format: ChatFormat, learn: LearnPolicy = "all") -> list[Example]:
     """Return the training sequences of conversations, in order.
 
     Usually one each; several where the template writes earlier turns differently (see
-    ``ChatFormat.training_sequences``).
+    ``ChatFormat.training_sequences``, which gives the same for one conversation).
+
+    Args:
+        conversations: what was said.
+        chat_format: how it is written.
+        learn: every answer that the conversation does not exclude, or only the last one of those.
     """
+    texts: list[list[tuple[str, str]]] = [
+        chat_format.turn_texts(item.messages, learned_turns(item, learn), item.tools) for item in conversations
+    ]
+    ids = iter(chat_format.ids_of([text for turns in texts for turn in turns for text in turn]))
     return [
         Example(sequence.ids, sequence.learn, conversation.row, weight=conversation.weight)
-        for conversation in conversations
-        for sequence in chat_format.training_sequences(conversation.messages, conversation.learn)
+        for conversation, turns in zip(conversations, texts, strict=True)
+        for sequence in joined([(next(ids), next(ids)) for _ in turns])
     ]
+
+
+def learned_turns(conversation: Conversation, learn: LearnPolicy) -> tuple[bool, ...]:
+    """Return for each message of a conversation whether it is learned."""
+    if learn == "all":
+        return conversation.learn
+    last = max(turn for turn, wanted in enumerate(conversation.learn) if wanted)
+    return tuple(turn == last for turn in range(len(conversation.learn)))
 
 
 def count_tokens(examples: Sequence[Example]) -> TokenCounts:

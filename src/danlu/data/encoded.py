@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -21,7 +21,7 @@ from filelock import FileLock
 
 from danlu.data.conversations import Conversation
 from danlu.data.documents import Document
-from danlu.data.encode import encode
+from danlu.data.encode import LearnPolicy, encode
 from danlu.data.table import ExampleTable, TableWriter
 from danlu.data.texts import cut
 from danlu.files import new_folder
@@ -54,7 +54,11 @@ class Encoder:
     progress: Progress = no_progress
 
     def conversations(
-        self, rows_sha256: str, conversations: Sequence[Conversation], chat_format: ChatFormat, variant: str = ""
+        self,
+        rows_sha256: str,
+        conversations: Sequence[Conversation],
+        chat_format: ChatFormat,
+        learn: LearnPolicy = "all",
     ) -> ExampleTable:
         """Return the table of conversations; the ``origin`` of an example is the conversation's place in the sequence.
 
@@ -62,7 +66,7 @@ class Encoder:
             rows_sha256: hash of the rows that the conversations are made of.
             conversations: the conversations.
             chat_format: how they are written.
-            variant: whatever else tells these conversations from others of the same rows.
+            learn: which answers are learned; see ``encode``.
 
         Raises:
             ModelError: the template refuses one of them.
@@ -72,13 +76,14 @@ class Encoder:
         def write(writer: TableWriter) -> None:
             done = 0
             for block in _blocks(conversations):
-                for origin, conversation in enumerate(block, start=done):
-                    for example in encode([conversation], chat_format):
-                        writer.add(example.input_ids, example.learn, example.row, origin, example.weight)
+                numbered = [replace(item, row=place) for place, item in enumerate(block)]
+                for example in encode(numbered, chat_format, learn):
+                    row = block[example.row].row
+                    writer.add(example.input_ids, example.learn, row, done + example.row, example.weight)
                 done += len(block)
                 self.progress(done, len(conversations))
 
-        about = ["conversations", rows_sha256, len(conversations), variant, _format_key(chat_format)]
+        about = ["conversations", rows_sha256, len(conversations), learn, _format_key(chat_format)]
         return self._table(about, write)
 
     def documents(

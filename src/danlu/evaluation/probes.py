@@ -100,8 +100,11 @@ def read_probes(path: Path) -> list[Probe]:
 
 
 def probes_from(conversations: Sequence[Conversation], count: int, seed: int) -> list[Probe]:
-    """Make probes of at most ``count`` conversations: the question, judged against the answer in the data."""
-    chosen = list(conversations)
+    """Make probes of at most ``count`` conversations: the question, judged against the answer in the data.
+
+    Conversations with tools are passed over: what a tool answers is not there when the question is asked.
+    """
+    chosen = [item for item in conversations if not _calls_tools(item)]
     if len(chosen) > count:
         chosen = random.Random(seed).sample(chosen, count)  # noqa: S311  a sample, not a secret
     probes: list[Probe] = []
@@ -111,3 +114,7 @@ def probes_from(conversations: Sequence[Conversation], count: int, seed: int) ->
         system = next((message.content for message in item.messages if message.role == "system"), None)
         probes.append(Probe(question=item.question, reference=item.answer, history=pairs, system=system))
     return probes
+
+
+def _calls_tools(conversation: Conversation) -> bool:
+    return bool(conversation.tools) or any(turn.role == "tool" or turn.tool_calls for turn in conversation.messages)

@@ -14,6 +14,7 @@ import numpy.typing as npt
 
 from danlu.data.conversations import Conversation
 from danlu.data.datasets import Dataset, DatasetLibrary
+from danlu.data.encode import LearnPolicy
 from danlu.data.encoded import Encoder
 from danlu.data.examples import Example
 from danlu.data.sequences import Chained
@@ -21,6 +22,7 @@ from danlu.data.split import choose_aside, normalise
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 from danlu.models.versions import DatasetRef
+from danlu.recipe import Recipe
 
 
 @dataclass(frozen=True)
@@ -40,26 +42,29 @@ class Answers:
         hashes: hash of the rows of each version.
         names: the names of the versions.
         left_out: rows whose answer was not accepted, which are not among the conversations.
+        learn: which answers of a conversation are learned.
     """
 
     parts: tuple[Sequence[Conversation], ...]
     hashes: tuple[str, ...]
     names: tuple[str, ...] = ()
     left_out: int = 0
+    learn: LearnPolicy = "all"
 
     @classmethod
-    def of(cls, library: DatasetLibrary, datasets: Sequence[DatasetRef], most: int | None) -> Answers:
-        """Open versions; ``most`` rows of each, None for all.
+    def of(cls, library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> Answers:
+        """Open versions, as many rows of each as the recipe says.
 
         Raises:
             NotFoundError: a version is gone.
         """
         opened = [library.open_version(ref.name, ref.version) for ref in datasets]
         return cls(
-            tuple(item.conversations[:most] for item in opened),
+            tuple(item.conversations[: recipe.data.max_samples] for item in opened),
             tuple(item.sha256 for item in opened),
             tuple(item.name for item in opened),
             sum(len(item.left_out) for item in opened),
+            recipe.data.learn,
         )
 
     @cached_property
@@ -110,7 +115,7 @@ class Answers:
     def encoded(self, encoder: Encoder, chat_format: ChatFormat) -> tuple[Chained[Example], npt.NDArray[np.int64]]:
         """Return the examples of all conversations, and for each example the number of its conversation."""
         pairs = zip(self.hashes, self.parts, strict=True)
-        tables = [encoder.conversations(sha256, part, chat_format) for sha256, part in pairs]
+        tables = [encoder.conversations(sha256, part, chat_format, self.learn) for sha256, part in pairs]
         starts = np.cumsum([0, *(len(part) for part in self.parts)])
         origins = [table.columns.origin + start for table, start in zip(tables, starts[:-1], strict=True)]
         return Chained(tables), np.concatenate(origins)

@@ -139,7 +139,7 @@ def decide_material(
         chat_format, notices = decide_thinking(chat_format, reasoned)
         judged = split_preferences(preferences, float(holdout.value or 0), seed)
         return Decided(_of_preferences(chat_format, judged, recipe.objective, datasets[0].name), holdout, notices)
-    read = Answers.of(library, datasets, most)
+    read = Answers.of(library, datasets, recipe)
     if read.left_out and not read.conversations:
         raise DataError("data.none_accepted", datasets[0].name, rows=read.left_out)
     require_unsmoothed(recipe, read.weighed)
@@ -152,8 +152,10 @@ def decide_material(
         opened = library.open_version(aside.name, aside.version)
         require_measurable(opened)
         chosen = read.everything
-        made = _of_conversations(chat_format, encoder, read, chosen, Answers.of(library, [aside], most))
+        made = _of_conversations(chat_format, encoder, read, chosen, Answers.of(library, [aside], recipe))
         notices = (*notices, *_copied_questions(made.split, aside.name))
+    if recipe.data.learn == "last":
+        notices = (*notices, Notice(code="planning.notice_learn_last"))
     learned = Selected(read.conversations, np.flatnonzero(chosen.train & read.pseudo))
     notices = (*notices, *pseudo_notices(int(read.pseudo.sum()), learned, read.left_out))
     return Decided(made, holdout, notices)
@@ -207,11 +209,11 @@ def planned_material(
         if other is not None:
             judged = PreferenceSplit(judged.train, other.preferences)
         return _of_preferences(chat_format, judged, plan.objective, plan.datasets[0].name)
-    read = Answers.of(library, plan.datasets, most)
-    measured = None if plan.holdout_dataset is None else Answers.of(library, [plan.holdout_dataset], most)
+    read = Answers.of(library, plan.datasets, recipe)
+    measured = None if plan.holdout_dataset is None else Answers.of(library, [plan.holdout_dataset], recipe)
     if other is not None:
         require_measurable(other)
-        measured = Answers((other.conversations,), (other.sha256,))
+        measured = Answers((other.conversations,), (other.sha256,), learn=recipe.data.learn)
     return _of_conversations(chat_format, encoder, read, read.split(share, seed), measured)
 
 

@@ -261,7 +261,6 @@ def set_up_process() -> None:
     keep_freed_memory()
     # Said by transformers about itself, nothing a user could do.
     warnings.filterwarnings("ignore", category=FutureWarning, module="transformers")
-    os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")
 
 
 def _assemble(

@@ -71,4 +71,5 @@ def _last_words(text: str) -> str:
 def questions_of(prepared: Prepared, count: int) -> list[tuple[Message, ...]]:
     """Return some prompts of judged answers, of those kept aside if there are any."""
     conversations = prepared.split.holdout or prepared.split.train
-    return list(dict.fromkeys(item.messages[:-1] for item in conversations))[:count]
+    plain = (item.messages[:-1] for item in conversations if not item.tools)
+    return list(dict.fromkeys(plain))[:count]
