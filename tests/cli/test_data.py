@@ -66,8 +66,8 @@ def test_rows_that_cannot_be_used_are_listed_and_the_exit_code_says_so(danlu, tm
         (b'{"a": {"b": 1}}', "which the answer; found: a"),
         (b"[1]", "must be an object"),
         (b'[{"instruction": "a", "output": ""}]', "row 1 (line 1), field output: "),
-        ('[{"instruction": "你", "output": "好"}]'.encode("gbk"), "looks like GBK"),
-        ('[{"instruction": "你", "output": "好"}]'.encode("utf-16"), "looks like UTF-16"),
+        ('[{"instruction": "\xe9 a", "output": "\xff"}]'.encode("latin-1"), "looks like another encoding"),
+        ("\x89PNG\r\n\x1a\n\xff".encode("latin-1"), "looks like no text at all"),
         (json.dumps([{"instruction": "a", "output": "x" * 10_000_000}]).encode(), "10,000,000 characters"),
     ],
 )

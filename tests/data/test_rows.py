@@ -122,19 +122,19 @@ def test_the_line_of_the_mistake_is_named(tmp_path, content, line):
 
 def test_a_missing_file_and_a_folder_are_told_apart(tmp_path):
     assert refused(tmp_path / "none.json").key == "data.missing_file"
-    assert refused(tmp_path).key == "data.is_folder"
+    assert refused(tmp_path).key == "files.empty_folder"
 
 
 @pytest.mark.parametrize(
-    ("encoding", "likely"), [("gbk", "GBK"), ("gb18030", "GBK"), ("utf-16", "UTF-16"), ("latin-1", "encoding")]
+    ("encoding", "text", "likely"),
+    [
+        ("latin-1", '[{"instruction": "caf\xe9 \xe9", "output": "\xe9\xff"}]', "another encoding"),
+        ("big5", "你是誰？我是竹裡茶館的掌櫃，不是人，也不是在的有我你的是不我你有在人", "Big5"),
+        ("shift_jis", "あなたは誰ですか。私はカフェの店長です。これをのにはをたがでて", "Shift-JIS"),
+    ],
 )
-def test_another_encoding_is_named_where_it_can_be_told(tmp_path, encoding, likely):
+def test_another_encoding_is_named_where_it_can_be_told(tmp_path, encoding, text, likely):
     path = tmp_path / "a.json"
-    text = (
-        '[{"instruction": "caf\xe9 \xe9", "output": "\xe9\xff"}]'
-        if encoding == "latin-1"
-        else json.dumps(ROWS, ensure_ascii=False)
-    )
     path.write_bytes(text.encode(encoding))
     error = refused(path)
     assert error.key == "data.not_utf8"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import csv
 import importlib
 import json
 
@@ -31,12 +30,9 @@ def home(tmp_path):
     return tmp_path / "home"
 
 
-def write_table(path):
-    with path.open("w", encoding="utf-8", newline="") as file:
-        table = csv.writer(file)
-        table.writerow(["question", "answer"])
-        for number in range(12):
-            table.writerow([f"What is number {number}?", f"It is {number},\n不错"])
+def write_faq(path):
+    asked = [f"Q: What is number {number}?\nA: It is {number},\n不错\n" for number in range(12)]
+    path.write_text("\n" + "".join(asked), encoding="utf-8")
     return path
 
 
@@ -54,7 +50,7 @@ def write_broken(folder, monkeypatch, group, name, code, value="broken_plugin:Th
 
 def test_a_run_takes_objective_optimizer_and_reader_from_a_package(danlu, example, tmp_path):  # noqa: F811
     model, _ = write_material(tmp_path)
-    table = write_table(tmp_path / "table.csv")
+    table = write_faq(tmp_path / "list.faq")
     chosen = words(model, table, "objective=focal", "train.optim=lion", "train.learning_rate=1e-3")
     report = danlu("train", *chosen, "--json").json
     assert report["status"] == "finished"
@@ -93,14 +89,14 @@ def test_a_stopped_run_with_a_plugged_optimizer_goes_on_to_the_same_bits(example
     assert_bit_equal(weights(tmp_path / "whole"), weights(tmp_path / "parts"))
 
 
-def test_a_row_of_a_table_keeps_its_line(example, tmp_path):
-    rows = read_rows(write_table(tmp_path / "table.csv"))
+def test_a_row_of_a_list_keeps_its_line(example, tmp_path):
+    rows = read_rows(write_faq(tmp_path / "list.faq"))
     assert [row.index for row in rows] == list(range(1, 13))
-    assert (rows[0].line, rows[1].line) == (3, 5), "an answer over two lines"
+    assert (rows[0].line, rows[1].line) == (2, 5), "an answer over two lines"
     assert rows[0].values["instruction"] == "What is number 0?"
-    (tmp_path / "gbk.csv").write_bytes("question,answer\n你,好\n".encode("gbk"))
+    (tmp_path / "gbk.faq").write_bytes("Q: 你\nA: 好\n".encode("gbk"))
     with pytest.raises(DataError) as caught:
-        read_rows(tmp_path / "gbk.csv")
+        read_rows(tmp_path / "gbk.faq")
     assert caught.value.key == "data.not_utf8"
 
 
@@ -109,7 +105,7 @@ def test_doctor_lists_them(danlu, example):  # noqa: F811
     assert {(item["group"], item["name"], item["package"]) for item in told["plugins"]} >= {
         ("danlu.objectives", "focal", "danlu-example-plugin 1.0.0"),
         ("danlu.optimizers", "lion", "danlu-example-plugin 1.0.0"),
-        ("danlu.readers", "csv", "danlu-example-plugin 1.0.0"),
+        ("danlu.readers", "faq", "danlu-example-plugin 1.0.0"),
     }
 
 
@@ -175,7 +171,7 @@ def test_a_broken_objective_is_one_line_that_names_its_package(danlu, tmp_path, 
     [
         ("class Thing:\n    def matches(self, p): ...\n    def rows(self, p): ...", "is not a collection"),
         (
-            "class Thing:\n    suffixes = ('.csv',)\n    def matches(self, p): return True\n"
+            "class Thing:\n    suffixes = ('.faq',)\n    def matches(self, p): return True\n"
             "    def rows(self, p): yield 1",
             "TypeError",
         ),
@@ -185,9 +181,9 @@ def test_a_broken_reader_is_one_line_and_spoils_no_other_file(tmp_path, monkeypa
     write_broken(tmp_path / "site", monkeypatch, "danlu.readers", "thing", code)
     _, data = write_material(tmp_path)
     assert len(read_rows(data)) == 12
-    (tmp_path / "x.csv").write_text("a,b\n", encoding="utf-8")
+    (tmp_path / "x.faq").write_text("a,b\n", encoding="utf-8")
     with pytest.raises(PluginError) as caught:
-        read_rows(tmp_path / "x.csv")
+        read_rows(tmp_path / "x.faq")
     assert says in caught.value.message("en")
     assert "broken-plugin 0.3" in caught.value.message("zh")
 

@@ -27,7 +27,7 @@ from danlu.data.formats.base import Kind
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
 from danlu.data.reading import Placeholders, Reading, Tags
-from danlu.data.rows import Row, place, read_rows
+from danlu.data.rows import Row, place, stream_rows
 from danlu.data.stored import Converted, RowFile, write_rows
 from danlu.errors import DataError, NotFoundError, RecipeError, UsageError
 from danlu.files import new_folder, read_as, write_text
@@ -151,7 +151,7 @@ class Source:
 
     def __iter__(self) -> Iterator[Row]:
         """Go through the rows as they are to be read."""
-        return self.reading.apply(read_rows(self.path))
+        return self.reading.apply(stream_rows(self.path))
 
     def family(self) -> AnyFormat:
         """Return the family that the rows are in.

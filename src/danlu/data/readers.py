@@ -14,7 +14,7 @@ class Reader(Protocol):
     """Reads one kind of file (entry point group ``danlu.readers``); made without arguments.
 
     Attributes:
-        suffixes: ends of file names in lower case, such as ``.csv``; those that Danlu reads itself are never asked.
+        suffixes: ends of file names in lower case, such as ``.faq``; those that Danlu reads itself are never asked.
     """
 
     suffixes: Collection[str]
