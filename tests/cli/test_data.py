@@ -48,12 +48,12 @@ def test_the_check_prints_what_the_interface_promises(danlu, rows, material):
 def test_rows_that_cannot_be_used_are_listed_and_the_exit_code_says_so(danlu, tmp_path):
     path = write_json_rows(tmp_path / "bad.json", [*ROWS, {"instruction": "a"}, {"instruction": "b", "output": 5}])
     report = danlu("data", "check", path, expect=1).out
-    assert "3 of 5 rows can be used, 2 cannot" in report
+    assert "2 of 5 rows cannot be used; 3 can" in report
     assert "“output” is missing" in report
     assert "4 (1)" in report
     assert danlu("data", "check", path, "--json", expect=1).json["usable"] == 3
     good = write_json_rows(tmp_path / "good.json", question_rows(100))
-    assert "All 100 rows can be used" in danlu("data", "check", good).out
+    assert "all 100 rows can be used" in danlu("data", "check", good).out
 
 
 @pytest.mark.parametrize(

@@ -25,7 +25,9 @@ def codes(report):
 
 def test_a_good_file_has_no_problems(tmp_path):
     report = check_file(write_json_rows(tmp_path / "a.json", question_rows(90)))
-    assert (report.rows, report.usable, report.problems, report.duplicates) == (90, 90, (), 0)
+    assert (report.rows, report.usable, report.duplicates) == (90, 90, 0)
+    assert codes(report) == [("checks.no_decline", "info", 0)]
+    assert report.verdict.startswith("Ready to learn from: all 90 rows")
     assert report.row_format == "alpaca"
     assert report.tokens is None
     assert report.leaks is None
@@ -39,9 +41,11 @@ def test_every_bad_row_is_listed_with_its_place_and_the_good_ones_are_counted(tm
         ("data.field_missing", "error", 91),
         ("data.field_not_text", "error", 92),
         ("data.field_empty", "error", 93),
+        ("checks.no_decline", "info", 0),
     ]
-    assert [problem.field for problem in report.problems] == ["output", "output", "instruction"]
-    assert [problem.line for problem in report.problems] == [362, 365, 369]
+    assert report.verdict == "Not ready: 3 of 93 rows cannot be used; 90 can."
+    assert [problem.field for problem in report.problems[:3]] == ["output", "output", "instruction"]
+    assert [problem.line for problem in report.problems[:3]] == [362, 365, 369]
     assert "a number" in report.problems[1].message
     assert report.problems[1].fix == "Put it into quotation marks."
 
@@ -55,7 +59,7 @@ def test_copies_and_contradictions_are_warnings(tmp_path):
         {"instruction": "What is number 6?", "output": "Six.", "history": [["Hi", "Hello"]]},
     ]
     report = check_file(write_json_rows(tmp_path / "a.json", rows))
-    assert codes(report) == [("data.duplicate", "warning", 91), ("data.contradiction", "warning", 92)]
+    assert codes(report)[:2] == [("data.duplicate", "warning", 91), ("data.contradiction", "warning", 92)]
     assert "row 4" in report.problems[0].message
     assert "row 5" in report.problems[1].message
     assert report.duplicates == 1

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 
 from danlu.data.check import check_file
 from danlu.data.datasets import DatasetLibrary, read_dataset, require_kind
-from danlu.data.split import split_holdout
 from danlu.errors import DataError
+from danlu.jobs.gathered import Answers
 from tests.data.files import question_rows, write_json_lines, write_json_rows
 
 ASKED = [{"instruction": "Who are you?"}, {"instruction": "Say", "input": "tea", "system": "Short.", "output": None}]
@@ -85,11 +86,17 @@ def test_answers_of_a_model_are_never_kept_aside_nor_learned_where_their_questio
     rows = question_rows(20)
     labelled = [answered(instruction=row["instruction"]) for row in rows] + [answered(instruction="New?")]
     path = write_json_lines(tmp_path / "rows.jsonl", [*rows, *labelled])
-    split = split_holdout(read_dataset(path).conversations, 0.3, seed=1)
-    aside = {item.question for item in split.holdout}
-    assert aside
-    assert not any(item.pseudo for item in split.holdout)
-    assert not aside & {item.question for item in split.train}
-    assert sum(item.pseudo for item in split.train) == 21 - len(aside)
-    only = [item for item in read_dataset(path).conversations if item.pseudo]
-    assert split_holdout(only, 0.3, seed=1).holdout == ()
+    read = Answers((read_dataset(path).conversations,), ("",))
+    for by in ("question", "cluster"):
+        chosen = read.split(0.3, 1, by)
+        train, holdout = (
+            [read.conversations[n] for n in np.flatnonzero(part)] for part in (chosen.train, chosen.holdout)
+        )
+        aside = {item.question for item in holdout}
+        assert aside
+        assert not any(item.pseudo for item in holdout)
+        assert not aside & {item.question for item in train}
+        assert sum(item.pseudo for item in train) == 21 - len(aside)
+    only = Answers(([item for item in read_dataset(path).conversations if item.pseudo],), ("",))
+    assert not only.split(0.3, 1).holdout.any()
+    assert only.split(0.3, 1).train.all()

@@ -5,7 +5,7 @@ from __future__ import annotations
 import unicodedata
 from typing import Final
 
-import regex  # type: ignore[import-untyped]
+import regex
 
 _COLUMNS: Final = 48
 _ELLIPSIS: Final = "…"

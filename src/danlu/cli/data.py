@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from dataclasses import replace
 from itertools import groupby
@@ -16,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
+from danlu.cli.data_report import counted_rows, print_report
 from danlu.cli.filling import ask_fill
 from danlu.data.check import check_source
 from danlu.data.conversations import Conversation
@@ -37,7 +37,6 @@ ColumnsOption = Annotated[
     list[str] | None, typer.Option("--columns", metavar="MEANING=COLUMN,…", help=t("cli.opt_columns"))
 ]
 FillOption = Annotated[list[str] | None, typer.Option("--fill", metavar="NAME=VALUE", help=t("cli.opt_fill"))]
-_SHOWN = 8
 _SHOWN_CHARACTERS = 2000
 _SHOWN_TOKENS = 1024
 
@@ -72,34 +71,28 @@ def check(
     family: FormatOption = "auto",
     columns: ColumnsOption = None,
     fill: FillOption = None,
+    against: Annotated[str | None, typer.Option("--against", metavar="FILE|NAME", help=t("cli.opt_against"))] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Check every row; exit code 1 when some cannot be used."""
     folder = home_of(home)
-    chat_format = ChatFormat.load(ModelLibrary(folder).ensure(model).path) if model else None
+    base = ModelLibrary(folder).ensure(model) if model else None
+    library = DatasetLibrary(folder.datasets)
     reading = reading_of(family, columns or (), fill or ())
-    report = check_source(DatasetLibrary(folder.datasets).source_of(file, reading), chat_format)
+    with counted_rows() as progress:
+        report = check_source(
+            library.source_of(file, reading),
+            None if base is None else ChatFormat.load(base.path),
+            most=None if base is None else base.architecture.max_context,
+            against=None if against is None else [item.question for item in library.open(against).conversations],
+            progress=progress,
+        )
     if as_json:
         print_json(report.model_dump(mode="json"))
     else:
-        bad = report.rows - report.usable
-        key = "cli.verdict_bad" if bad else "cli.verdict_good"
-        results.print(t(key, rows=report.rows, usable=report.usable, bad=bad, format=report.row_format))
-        if report.kind == "questions":
-            results.print(t("cli.questions_found"), soft_wrap=True)
-        if report.characters is not None:
-            results.print(t("cli.texts_found", documents=report.usable, characters=report.characters))
-        counts = Counter(problem.code for problem in report.problems)
-        for code, count in counts.most_common():
-            some = [problem for problem in report.problems if problem.code == code]
-            results.print(f"[yellow]{escape(some[0].message)}[/yellow] {escape(some[0].fix)}", soft_wrap=True)
-            rows = ", ".join(f"{p.row} ({p.line})" for p in some[:_SHOWN] if p.row)
-            if rows:
-                results.print("  " + t("cli.at_rows", rows=rows + (" …" if count > _SHOWN else ""), count=count))
-        if report.tokens is not None:
-            results.print(t("cli.token_report", **report.tokens.model_dump()))
-    if report.usable < report.rows:
+        print_report(report, file)
+    if report.usable < report.rows or any(group.severity == "error" for group in report.groups):
         raise typer.Exit(1)
 
 

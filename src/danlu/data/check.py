@@ -1,98 +1,90 @@
-"""The check of a data file: every row is looked at, every problem is listed with its place and remedy.
+"""The check of data: every row is looked at once, every problem is listed with its place and remedy, and counted.
 
-Structure and exact duplicates for now; content, privacy and leaks come with the data issue and slot in as more
-functions that yield problems.
+Rows come one by one and are not kept, so that files larger than memory can be checked. What is looked for is in
+``checks``; what cannot be read at all is said by ``formats`` and ``rows``.
 """
 
 from __future__ import annotations
 
 import sys
-from collections import defaultdict
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
-
+from danlu.data.alike import Known
+from danlu.data.checks.content import broken_in, wrong_with_answer
+from danlu.data.checks.findings import DataProblem, DataReport, Findings, Severity, TokenReport
+from danlu.data.checks.privacy import private_in
+from danlu.data.checks.whole import FEW_ROWS, Gathered, look_at_all, turns_text
 from danlu.data.conversations import Conversation
 from danlu.data.datasets import Source
 from danlu.data.documents import Document
-from danlu.data.encode import TokenCounts, count_tokens, encode
+from danlu.data.encode import encode
 from danlu.data.examples import Example
 from danlu.data.formats import AnyFormat, require_family
-from danlu.data.formats.base import Kind
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
 from danlu.data.reading import Placeholders, Reading
 from danlu.data.rows import Row
-from danlu.data.split import normalise
 from danlu.data.texts import cut
-from danlu.errors import DataError
+from danlu.errors import DanluError
 from danlu.i18n import t
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
-from danlu.models.messages import Message
 
-Severity = Literal["error", "warning", "info"]
-# Below this many rows a model learns these sentences, not the subject (research: 91 to 108 rows in the identity sets
-# of two widely used tools; at least 100 rows recommended by Unsloth's data guide).
-FEW_ROWS = 90
+__all__ = ["DataProblem", "DataReport", "check_file", "check_source"]
+
 # About 100,000 tokens of English; see ``planning.text_rules.FEW_TOKENS``.
-FEW_CHARACTERS = 400_000
-_NAMED = 8
+FEW_CHARACTERS: Final = 400_000
 # Own rule, see ``planning.preference_rules.FEW``.
-FEW_JUDGED = 300
+FEW_JUDGED: Final = 300
 # Beyond it, in how many pairs of ten the chosen answer is the longer one, length is what is learned first.
-LONGER_SHARE = 0.8
-_Item = TypeVar("_Item", Conversation, Document, Preference, Question)
+LONGER_SHARE: Final = 0.8
+# Where less is learned of a row, most of the work goes into reading its prompt.
+_FEW_LEARNED: Final = 0.05
+_NAMED: Final = 8
+_BLOCK: Final = 500
 # What ``danlu pseudo-label`` writes for people to judge by; it is not read.
-_SCORES = frozenset({"samples", "agreement", "confidence", "doubt"})
+_SCORES: Final = frozenset({"samples", "agreement", "confidence", "doubt"})
+# What ``danlu data repair`` can mend, by the kind of problem.
+REPAIRS: Final = {
+    "data.duplicate": "copies", "checks.mojibake": "mojibake", "checks.invisible": "invisible", "checks.html": "html",
+    "checks.email": "private", "checks.phone": "private", "checks.id_number": "private", "checks.card": "private",
+    "checks.secret": "private", "checks.password": "private",
+}  # fmt: skip
+Progress = Callable[[int], None]
 
 
-class DataProblem(BaseModel):
-    """One problem of one row, or of the file (row 0)."""
+@dataclass
+class _Pass:
+    """One way through the rows.
 
-    model_config = ConfigDict(frozen=True)
-
-    code: str
-    severity: Severity
-    row: int
-    line: int
-    field: str | None
-    message: str
-    fix: str
-
-
-class TokenReport(BaseModel):
-    """Lengths in tokens under one model's chat format."""
-
-    model_config = ConfigDict(frozen=True)
-
-    total: int
-    supervised: int
-    p50: int
-    p95: int
-    max: int
-
-
-class DataReport(BaseModel):
-    """What ``danlu data check`` says; ``leaks`` is None because leaks are not looked for yet.
-
-    ``characters`` counts plain texts and is None for conversations.
+    Attributes:
+        findings: what was found.
+        gathered: what is kept of conversations.
+        chat_format: counts tokens; None counts none.
+        most: most tokens that the model takes; None where it is not known.
     """
 
-    model_config = ConfigDict(frozen=True)
-
-    file: str
-    row_format: str
-    kind: Kind
-    rows: int
-    usable: int
-    problems: tuple[DataProblem, ...]
-    tokens: TokenReport | None
-    duplicates: int
-    leaks: int | None
-    characters: int | None = None
+    findings: Findings
+    chat_format: ChatFormat | None
+    most: int | None
+    gathered: Gathered = field(default_factory=Gathered)
+    rows: int = 0
+    usable: int = 0
+    lengths: list[int] = field(default_factory=list)
+    learned: int = 0
+    characters: int = 0
+    pseudo: int = 0
+    left_out: int = 0
+    unread: set[str] = field(default_factory=set)
+    seen: dict[str, int] = field(default_factory=dict)
+    copies: int = 0
+    praised: dict[str, int] = field(default_factory=dict)
+    blamed: list[tuple[str, int, int]] = field(default_factory=list)
+    judged: Counter[str] = field(default_factory=Counter)
 
 
 def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
@@ -100,233 +92,256 @@ def check_file(path: Path, chat_format: ChatFormat | None = None) -> DataReport:
     return check_source(Source(path, Reading(), path.stem), chat_format)
 
 
-def check_source(source: Source, chat_format: ChatFormat | None = None) -> DataReport:
+def check_source(
+    source: Source,
+    chat_format: ChatFormat | None = None,
+    *,
+    most: int | None = None,
+    against: Iterable[str] | None = None,
+    progress: Progress | None = None,
+) -> DataReport:
     """Check every row.
 
     Args:
         source: the rows.
         chat_format: counts tokens when given.
+        most: most tokens that the model takes, to find rows that are too long.
+        against: questions that are measured on, to find rows that give their answers away.
+        progress: is told how many rows have been looked at.
 
     Raises:
         DataError: the file as a whole cannot be read as rows.
     """
-    path, row_format = source.path, source.family()
-    rows = list(source)
-    report = _CHECKS[row_format.kind](path, rows, row_format, chat_format)
-    left = list(_placeholders(rows, source.reading))
-    return report.model_copy(update={"problems": (*report.problems, *left)})
-
-
-def _placeholders(rows: list[Row], reading: Reading) -> Iterator[DataProblem]:
-    found = Placeholders(kept=reading.fill)
-    for row in rows:
-        found.look(row)
-    for name, count in found.rows.items():
-        first = found.first[name]
-        what = t("formats.placeholder.what", name="{{" + name + "}}", rows=count)
-        fix = t("formats.placeholder.fix", name=name)
-        yield _problem("formats.placeholder", "error", first.index, first.line, None, what, fix)
-
-
-def _check_conversations(
-    path: Path, rows: list[Row], row_format: AnyFormat, chat_format: ChatFormat | None
-) -> DataReport:
-    usable, problems = _convert(path, rows, row_format)
-    conversations = [item for item in usable if item.accepted]
-    pseudo = sum(item.pseudo for item in usable)
-    copies = list(_duplicates(conversations, _said))
-    problems += copies
-    problems += _contradictions(conversations)
-    problems += _ignored(rows, row_format.fields | (_SCORES if pseudo else frozenset()))
-    if pseudo:
-        what = t("data.pseudo_rows.what", rows=pseudo, left_out=len(usable) - len(conversations))
-        problems.append(_problem("data.pseudo_rows", "info", 0, 0, None, what, t("data.pseudo_rows.fix")))
-    if len(conversations) < FEW_ROWS:
-        what = t("data.few_rows.what", rows=len(conversations))
-        problems.append(_problem("data.few_rows", "warning", 0, 0, None, what, t("data.few_rows.fix", enough=FEW_ROWS)))
-    tokens = None
-    if chat_format is not None and conversations:
-        tokens = _lengths(count_tokens(encode(conversations, chat_format)))
-    return _report(path, rows, row_format.name, "conversations", len(usable), problems, copies, tokens)
-
-
-def _check_texts(path: Path, rows: list[Row], text_format: AnyFormat, chat_format: ChatFormat | None) -> DataReport:
-    documents, problems = _convert(path, rows, text_format)
-    copies = list(_duplicates(documents, lambda document: document.text))
-    problems += copies
-    problems += _ignored(rows, text_format.fields)
-    characters = sum(len(document.text) for document in documents)
-    if characters < FEW_CHARACTERS:
-        what = t("data.few_characters.what", characters=characters)
-        fix = t("data.few_characters.fix", enough=FEW_CHARACTERS)
-        problems.append(_problem("data.few_characters", "warning", 0, 0, None, what, fix))
-    tokens = None
-    if chat_format is not None and documents:
-        whole = cut(documents, DocumentFormat.of(chat_format.tokenizer), sys.maxsize)
-        tokens = _lengths(count_tokens(whole))
-    report = _report(path, rows, text_format.name, "texts", len(documents), problems, copies, tokens)
-    return report.model_copy(update={"characters": characters})
-
-
-def _check_judged(path: Path, rows: list[Row], judged: AnyFormat, chat_format: ChatFormat | None) -> DataReport:
-    items, problems = _convert(path, rows, judged)
-    copies = list(_duplicates(items, _judged_so))
-    problems += copies
-    problems += _against_each_other(items)
-    problems += _ignored(rows, judged.fields)
-    problems += list(_one_sided(items))
-    if len(items) < FEW_JUDGED:
-        what = t("data.few_judged.what", rows=len(items))
-        fix = t("data.few_judged.fix", enough=FEW_JUDGED)
-        problems.append(_problem("data.few_judged", "warning", 0, 0, None, what, fix))
-    tokens = None
-    if chat_format is not None and items:
-        answers = encode([answer for item in items for answer in item.answers], chat_format)
-        tokens = _lengths(count_tokens(answers))
-    return _report(path, rows, judged.name, judged.kind, len(items), problems, copies, tokens)
-
-
-def _check_questions(path: Path, rows: list[Row], asked: AnyFormat, chat_format: ChatFormat | None) -> DataReport:
-    questions, problems = _convert(path, rows, asked)
-    copies = list(_duplicates(questions, lambda question: _turns(question.messages)))
-    problems += copies
-    problems += _ignored(rows, asked.fields)
-    tokens = None
-    if chat_format is not None and questions:
-        prompts = [tuple(chat_format.prompt_ids(question.messages)) for question in questions]
-        tokens = _lengths(count_tokens([Example(ids, (False,) * len(ids), 0) for ids in prompts]))
-    return _report(path, rows, asked.name, "questions", len(questions), problems, copies, tokens)
-
-
-def _report(
-    path: Path,
-    rows: list[Row],
-    row_format: str,
-    kind: Kind,
-    usable: int,
-    problems: list[DataProblem],
-    copies: list[DataProblem],
-    tokens: TokenReport | None,
-) -> DataReport:
+    family = source.family()
+    state = _Pass(Findings(dict(REPAIRS)), chat_format, most)
+    left = Placeholders(kept=source.reading.fill)
+    look = _LOOKS[family.kind]
+    for block in _blocks(_converted(source, family, state, left)):
+        for row, item in block:
+            look(state, row, item)
+        if chat_format is not None:
+            _count_tokens(state, [item for _, item in block], chat_format)
+        if progress is not None:
+            progress(state.rows)
+    known = None if against is None else Known(against)
+    copies, leaks = _ENDS[family.kind](state, known)
+    _ignored(state, family)
+    _amounts(state, family)
+    for name, count in left.rows.items():
+        first = left.first[name]
+        state.findings.add(
+            "formats.placeholder", "error", name="{{" + name + "}}", plain=name, rows=count, first=first.index
+        )
     return DataReport(
-        file=str(path),
-        row_format=row_format,
-        kind=kind,
-        rows=len(rows),
-        usable=usable,
-        problems=tuple(problems),
-        tokens=tokens,
-        duplicates=len(copies),
-        leaks=None,
+        file=str(source.path),
+        row_format=family.name,
+        kind=family.kind,
+        rows=state.rows,
+        usable=state.usable,
+        verdict=_verdict(state),
+        problems=state.findings.problems,
+        groups=state.findings.groups,
+        tokens=_tokens(state),
+        duplicates=copies,
+        leaks=leaks,
+        characters=state.characters if family.kind == "texts" else None,
     )
 
 
-def _judged_so(item: Preference) -> str:
-    sides = (("good", item.chosen), ("bad", item.rejected))
-    return "\1".join(f"{name}:{_said(side)}" for name, side in sides if side is not None)
-
-
-def _against_each_other(items: list[Preference]) -> Iterator[DataProblem]:
-    """Find answers that one row praises and another one blames."""
-    praised: dict[str, Preference] = {}
-    for item in items:
-        if item.chosen is not None:
-            praised.setdefault(_said(item.chosen), item)
-    for item in items:
-        other = None if item.rejected is None else praised.get(_said(item.rejected))
-        if other is not None:
-            what, fix = t("data.judged_both.what", other=other.row), t("data.judged_both.fix")
-            yield _problem("data.judged_both", "warning", item.row, item.line, None, what, fix)
-
-
-def _one_sided(items: list[Preference]) -> Iterator[DataProblem]:
-    """Say when all labels are alike, or when the chosen answers are nearly all the longer ones."""
-    pairs = [(item.chosen.answer, item.rejected.answer) for item in items if item.chosen and item.rejected]
-    if pairs:
-        longer = sum(len(chosen) > len(rejected) for chosen, rejected in pairs)
-        if len(pairs) >= 10 and longer > LONGER_SHARE * len(pairs):
-            what = t("data.chosen_longer.what", longer=longer, pairs=len(pairs))
-            yield _problem("data.chosen_longer", "info", 0, 0, None, what, t("data.chosen_longer.fix"))
-        return
-    good = sum(item.chosen is not None for item in items)
-    if items and good in {0, len(items)}:
-        what, fix = t("data.labels_alike.what", rows=len(items)), t("data.labels_alike.fix")
-        yield _problem("data.labels_alike", "warning", 0, 0, None, what, fix)
-
-
-def _convert(path: Path, rows: list[Row], row_format: AnyFormat) -> tuple[list[Any], list[DataProblem]]:
-    """Convert what can be converted; each row that cannot be is a problem."""
-    items: list[Any] = []
-    problems: list[DataProblem] = []
-    for row in rows:
+def _converted(source: Source, family: AnyFormat, state: _Pass, left: Placeholders) -> Iterator[tuple[Row, Any]]:
+    """Go through what rows mean; a row that cannot be used is noted."""
+    for row in source:
+        state.rows += 1
+        state.unread |= row.values.keys() - family.fields
+        left.look(row)
         try:
-            require_family(path, row, row_format)
-            items.append(row_format.convert(path, row))
-        except DataError as error:
-            field = error.params.get("field")
-            problems.append(
-                _problem(
-                    error.key, "error", row.index, row.line, str(field) if field else None, error.what(), error.fix()
-                )
-            )
-    return items, problems
+            require_family(source.path, row, family)
+            item = family.convert(source.path, row)
+        except DanluError as error:
+            state.findings.refused(error, row)
+            continue
+        state.usable += 1
+        yield row, item
 
 
-def _ignored(rows: list[Row], read: frozenset[str]) -> Iterator[DataProblem]:
-    ignored = sorted({name for row in rows for name in row.values} - read)
-    if ignored:
-        what = t("data.unknown_fields.what", fields=", ".join(ignored[:_NAMED]) + (" …" if ignored[_NAMED:] else ""))
-        fix = t("data.unknown_fields.fix", known=", ".join(sorted(read)))
-        yield _problem("data.unknown_fields", "info", 0, 0, None, what, fix)
-
-
-def _lengths(counts: TokenCounts) -> TokenReport:
-    return TokenReport(
-        total=counts.total, supervised=counts.supervised, p50=counts.median, p95=counts.p95, max=counts.longest
-    )
-
-
-def _said(conversation: Conversation) -> str:
-    return _turns(conversation.messages)
-
-
-def _turns(messages: Sequence[Message]) -> str:
-    return "\0".join(
-        f"{message.role}:{message.reasoning}:{message.content}:{message.tool_calls}" for message in messages
-    )
-
-
-def _duplicates(items: list[_Item], content: Callable[[_Item], str]) -> Iterator[DataProblem]:
-    first: dict[str, _Item] = {}
+def _blocks(items: Iterator[tuple[Row, Any]]) -> Iterator[list[tuple[Row, Any]]]:
+    block: list[tuple[Row, Any]] = []
     for item in items:
-        earlier = first.setdefault(content(item), item)
-        if earlier is not item:
-            what = t("data.duplicate.what", other=earlier.row)
-            yield _problem("data.duplicate", "warning", item.row, item.line, None, what, t("data.duplicate.fix"))
+        block.append(item)
+        if len(block) == _BLOCK:
+            yield block
+            block = []
+    yield block
 
 
-def _contradictions(conversations: list[Conversation]) -> Iterator[DataProblem]:
-    by_question: defaultdict[tuple[str, ...], list[Conversation]] = defaultdict(list)
-    for item in conversations:
-        by_question[tuple(normalise(message.content) for message in item.messages[:-1])].append(item)
-    for items in by_question.values():
-        for item in items[1:]:
-            if normalise(item.answer) != normalise(items[0].answer):
-                what = t("data.contradiction.what", other=items[0].row)
-                fix = t("data.contradiction.fix")
-                yield _problem("data.contradiction", "warning", item.row, item.line, None, what, fix)
+def _look_at_conversation(state: _Pass, row: Row, item: Conversation) -> None:
+    state.pseudo += item.pseudo
+    if not item.accepted:
+        state.left_out += 1
+        return
+    state.gathered.add(item)
+    _look_at_turns(state, row, item)
 
 
-def _problem(
-    code: str, severity: Severity, row: int, line: int, field: str | None, message: str, fix: str
-) -> DataProblem:
-    return DataProblem(code=code, severity=severity, row=row, line=line, field=field, message=message, fix=fix)
+def _look_at_turns(state: _Pass, row: Row, item: Conversation) -> None:
+    asked = ""
+    for number, message in enumerate(item.messages):
+        texts = [message.content, message.reasoning] if message.reasoning else [message.content]
+        for text in texts:
+            _look_at_text(state, row, text)
+        if item.learn[number]:
+            for code, found in wrong_with_answer(message.content, asked):
+                state.findings.add(code, "warning", row.index, row.line, found=found)
+        if message.role == "user":
+            asked = message.content
 
 
-_CHECKS: Final[dict[Kind, Callable[[Path, list[Row], AnyFormat, ChatFormat | None], DataReport]]] = {
-    "conversations": _check_conversations,
-    "texts": _check_texts,
-    "preferences": _check_judged,
-    "labels": _check_judged,
-    "questions": _check_questions,
+def _look_at_text(state: _Pass, row: Row, text: str) -> None:
+    for code, found in broken_in(text):
+        severity: Severity = "info" if code == "checks.invisible" else "warning"
+        state.findings.add(code, severity, row.index, row.line, found=found)
+    for private in private_in(text):
+        state.findings.add(private.code, "warning", row.index, row.line, found=private.masked)
+
+
+def _look_at_document(state: _Pass, row: Row, item: Document) -> None:
+    state.characters += len(item.text)
+    _look_at_text(state, row, item.text)
+    _note_copy(state, row, item.text)
+
+
+def _look_at_question(state: _Pass, row: Row, item: Question) -> None:
+    _note_copy(state, row, turns_text(item.messages))
+
+
+def _look_at_preference(state: _Pass, row: Row, item: Preference) -> None:
+    said = {name: turns_text(side.messages) for name, side in (("good", item.chosen), ("bad", item.rejected)) if side}
+    _note_copy(state, row, "\1".join(f"{name}:{text}" for name, text in said.items()))
+    if "good" in said:
+        state.praised.setdefault(said["good"], row.index)
+    if "bad" in said:
+        state.blamed.append((said["bad"], row.index, row.line))
+    if item.chosen and item.rejected:
+        state.judged["pairs"] += 1
+        state.judged["longer"] += len(item.chosen.answer) > len(item.rejected.answer)
+    else:
+        state.judged["good" if item.chosen else "bad"] += 1
+    for side in item.answers:
+        _look_at_turns(state, row, side)
+
+
+def _note_copy(state: _Pass, row: Row, text: str) -> None:
+    first = state.seen.setdefault(text, row.index)
+    if first != row.index:
+        state.copies += 1
+        state.findings.add("data.duplicate", "warning", row.index, row.line, other=first)
+
+
+def _end_of_conversations(state: _Pass, known: Known | None) -> tuple[int, int | None]:
+    copies, leaks = look_at_all(state.gathered, state.findings, known)
+    if state.pseudo:
+        state.findings.add("data.pseudo_rows", "info", rows=state.pseudo, left_out=state.left_out)
+    return copies, leaks
+
+
+def _end_of_others(state: _Pass, known: Known | None) -> tuple[int, int | None]:
+    return state.copies, None
+
+
+def _end_of_judged(state: _Pass, known: Known | None) -> tuple[int, int | None]:
+    for text, row, line in state.blamed:
+        other = state.praised.get(text)
+        if other is not None:
+            state.findings.add("data.judged_both", "warning", row, line, other=other)
+    pairs, longer = state.judged["pairs"], state.judged["longer"]
+    if pairs >= 10 and longer > LONGER_SHARE * pairs:
+        state.findings.add("data.chosen_longer", "info", longer=longer, pairs=pairs)
+    if state.usable and not pairs and (not state.judged["good"] or not state.judged["bad"]):
+        state.findings.add("data.labels_alike", "warning", rows=state.usable)
+    return state.copies, None
+
+
+def _ignored(state: _Pass, family: AnyFormat) -> None:
+    ignored = sorted(state.unread - (_SCORES if state.pseudo else frozenset()))
+    if ignored:
+        named = ", ".join(ignored[:_NAMED]) + (" …" if ignored[_NAMED:] else "")
+        state.findings.add("data.unknown_fields", "info", fields=named, known=", ".join(sorted(family.fields)))
+
+
+def _amounts(state: _Pass, family: AnyFormat) -> None:
+    """Note when there is little to learn from."""
+    learned = state.usable - state.left_out
+    if family.kind == "conversations" and learned < FEW_ROWS:
+        state.findings.add("data.few_rows", "warning", rows=learned, enough=FEW_ROWS)
+    if family.kind == "texts" and state.characters < FEW_CHARACTERS:
+        state.findings.add("data.few_characters", "warning", characters=state.characters, enough=FEW_CHARACTERS)
+    if family.kind in {"preferences", "labels"} and state.usable < FEW_JUDGED:
+        state.findings.add("data.few_judged", "warning", rows=state.usable, enough=FEW_JUDGED)
+    total = sum(state.lengths)
+    if family.kind == "conversations" and total and state.learned < _FEW_LEARNED * total:
+        state.findings.add("checks.few_learned", "info", share=round(100 * state.learned / total, 1))
+
+
+def _count_tokens(state: _Pass, items: Sequence[Any], chat_format: ChatFormat) -> None:
+    for example in _encoded(items, chat_format):
+        for part in example.parts:
+            state.lengths.append(len(part.input_ids))
+            state.learned += part.supervised
+            if state.most is not None and len(part.input_ids) > state.most:
+                row = example.row
+                state.findings.add("checks.too_long", "warning", row, tokens=len(part.input_ids), most=state.most)
+
+
+def _encoded(items: Sequence[Any], chat_format: ChatFormat) -> list[Example]:
+    if not items:
+        return []
+    if isinstance(items[0], Conversation):
+        return encode([item for item in items if item.accepted], chat_format)
+    if isinstance(items[0], Preference):
+        return encode([answer for item in items for answer in item.answers], chat_format)
+    if isinstance(items[0], Document):
+        return cut(items, DocumentFormat.of(chat_format.tokenizer), sys.maxsize)
+    prompts = [tuple(chat_format.prompt_ids(item.messages)) for item in items]
+    return [Example(ids, (False,) * len(ids), 0) for ids in prompts]
+
+
+def _tokens(state: _Pass) -> TokenReport | None:
+    if not state.lengths:
+        return None
+    lengths = sorted(state.lengths)
+    return TokenReport(
+        total=sum(lengths),
+        supervised=state.learned,
+        p50=lengths[len(lengths) // 2],
+        p95=lengths[min(len(lengths) - 1, int(len(lengths) * 0.95))],
+        max=lengths[-1],
+    )
+
+
+def _verdict(state: _Pass) -> str:
+    """Say in one sentence whether the data can be learned from."""
+    bad = state.rows - state.usable
+    grave = sum(group.severity == "error" for group in state.findings.groups)
+    kinds = sum(group.severity == "warning" for group in state.findings.groups)
+    if bad:
+        return t("checks.verdict_bad", rows=state.rows, usable=state.usable, bad=bad)
+    if grave:
+        return t("checks.verdict_open", rows=state.rows)
+    key = "checks.verdict_look" if kinds else "checks.verdict_good"
+    return t(key, rows=state.rows, kinds=kinds)
+
+
+_LOOKS: Final[dict[str, Callable[[_Pass, Row, Any], None]]] = {
+    "conversations": _look_at_conversation,
+    "texts": _look_at_document,
+    "preferences": _look_at_preference,
+    "labels": _look_at_preference,
+    "questions": _look_at_question,
+}
+_ENDS: Final[dict[str, Callable[[_Pass, Known | None], tuple[int, int | None]]]] = {
+    "conversations": _end_of_conversations,
+    "texts": _end_of_others,
+    "preferences": _end_of_judged,
+    "labels": _end_of_judged,
+    "questions": _end_of_others,
 }

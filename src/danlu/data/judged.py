@@ -10,8 +10,9 @@ from dataclasses import dataclass, replace
 
 from danlu.data.encode import encode
 from danlu.data.examples import Example
+from danlu.data.holdout import questions_aside
 from danlu.data.preferences import Preference
-from danlu.data.split import choose_aside, normalise
+from danlu.data.split import HoldoutBy
 from danlu.models.chat_format import ChatFormat
 
 
@@ -23,12 +24,14 @@ class PreferenceSplit:
     holdout: Sequence[Preference]
 
 
-def split_preferences(preferences: Sequence[Preference], share: float, seed: int) -> PreferenceSplit:
-    """Keep about ``share`` of the distinct questions aside, with all their answers; see ``split.split_holdout``."""
-    aside = choose_aside([normalise(item.question) for item in preferences], share, seed)
+def split_preferences(
+    preferences: Sequence[Preference], share: float, seed: int, by: HoldoutBy = "cluster"
+) -> PreferenceSplit:
+    """Keep about ``share`` of the questions aside, with all their answers: one by one, or clusters of like ones."""
+    aside = questions_aside([item.question for item in preferences], share, seed, by).tolist()
     return PreferenceSplit(
-        train=tuple(item for item in preferences if normalise(item.question) not in aside),
-        holdout=tuple(item for item in preferences if normalise(item.question) in aside),
+        train=tuple(item for item, kept in zip(preferences, aside, strict=True) if not kept),
+        holdout=tuple(item for item, kept in zip(preferences, aside, strict=True) if kept),
     )
 
 

@@ -17,8 +17,9 @@ from danlu.data.datasets import Dataset, DatasetLibrary
 from danlu.data.encode import LearnPolicy
 from danlu.data.encoded import Encoder
 from danlu.data.examples import Example
+from danlu.data.holdout import questions_aside
 from danlu.data.sequences import Chained
-from danlu.data.split import choose_aside, normalise
+from danlu.data.split import HoldoutBy
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 from danlu.models.versions import DatasetRef
@@ -73,15 +74,14 @@ class Answers:
         return Chained(self.parts)
 
     @cached_property
-    def _looked(self) -> tuple[npt.NDArray[np.bool_], list[str], int, int]:
-        """Which are pseudo labels, their questions' keys, how many count less, and how many carry reasoning."""
-        pseudo, keys, weighed, reasoned = [], [], 0, 0
+    def _looked(self) -> tuple[npt.NDArray[np.bool_], int, int]:
+        """Which are pseudo labels, how many count less, and how many carry reasoning."""
+        pseudo, weighed, reasoned = [], 0, 0
         for item in self.conversations:
             pseudo.append(item.pseudo)
-            keys.append(normalise(item.question))
             weighed += item.weight != 1
             reasoned += item.reasoned
-        return np.array(pseudo, dtype=np.bool_), keys, weighed, reasoned
+        return np.array(pseudo, dtype=np.bool_), weighed, reasoned
 
     @property
     def pseudo(self) -> npt.NDArray[np.bool_]:
@@ -91,25 +91,27 @@ class Answers:
     @property
     def weighed(self) -> int:
         """Conversations that count less than others."""
-        return self._looked[2]
+        return self._looked[1]
 
     @property
     def reasoned(self) -> int:
         """Conversations with a learned answer that carries its reasoning."""
-        return self._looked[3]
+        return self._looked[2]
 
     @property
     def everything(self) -> Chosen:
         """Learn all, keep none aside."""
         return Chosen(np.ones(len(self.pseudo), dtype=np.bool_), np.zeros(len(self.pseudo), dtype=np.bool_))
 
-    def split(self, share: float, seed: int) -> Chosen:
-        """Keep some aside; see ``split.split_holdout``."""
+    def split(self, share: float, seed: int, by: HoldoutBy = "cluster") -> Chosen:
+        """Keep some aside: questions by themselves, or clusters of like questions (see ``split``).
+
+        What a model wrote is never measured on, and not learned either where its question is measured on.
+        """
         if share == 0:
             return self.everything
-        keys = self._looked[1]
-        chosen = choose_aside((key for key, made in zip(keys, self.pseudo, strict=True) if not made), share, seed)
-        aside = np.array([key in chosen for key in keys], dtype=np.bool_)
+        questions = [item.question for item in self.conversations]
+        aside = questions_aside(questions, share, seed, by, ~self.pseudo)
         return Chosen(~aside, aside & ~self.pseudo)
 
     def encoded(self, encoder: Encoder, chat_format: ChatFormat) -> tuple[Chained[Example], npt.NDArray[np.int64]]:

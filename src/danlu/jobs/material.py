@@ -18,6 +18,7 @@ from danlu.data.datasets import DatasetLibrary, require_kind
 from danlu.data.encode import count_tokens
 from danlu.data.encoded import Encoder
 from danlu.data.examples import Example
+from danlu.data.holdout import asked_in_both
 from danlu.data.judged import PreferenceSplit, encode_labels, encode_pairs, split_preferences
 from danlu.data.preferences import Preference
 from danlu.data.sequences import Selected
@@ -205,7 +206,7 @@ def planned_material(
         openings = openings_from(theirs, document_format, _OPENINGS_MADE, seed)
         return replace(made, heldout=fill(theirs, length), openings=openings)
     if plan.objective in PREFERENCES:
-        judged = split_preferences(_preferences(library, plan.datasets, recipe), share, seed)
+        judged = split_preferences(_preferences(library, plan.datasets, recipe), share, seed, plan.holdout_by)
         if other is not None:
             judged = PreferenceSplit(judged.train, other.preferences)
         return _of_preferences(chat_format, judged, plan.objective, plan.datasets[0].name)
@@ -214,7 +215,7 @@ def planned_material(
     if other is not None:
         require_measurable(other)
         measured = Answers((other.conversations,), (other.sha256,), learn=recipe.data.learn)
-    return _of_conversations(chat_format, encoder, read, read.split(share, seed), measured)
+    return _of_conversations(chat_format, encoder, read, read.split(share, seed, plan.holdout_by), measured)
 
 
 def chat_format_of(tokenizer: Path, system: str, thinking: Thinking) -> ChatFormat:
@@ -315,9 +316,8 @@ def _text_split(pieces: Sequence[Example], kept: Sequence[Example] | None, share
 
 
 def _copied_questions(split: Split, name: str) -> tuple[Notice, ...]:
-    measured = Counter(normalise(item.question) for item in split.holdout)
-    copied = {key for item in split.train if (key := normalise(item.question)) in measured}
-    return _copies(sum(measured[key] for key in copied), len(split.holdout), name)
+    learned, measured = ([item.question for item in side] for side in (split.train, split.holdout))
+    return _copies(asked_in_both(learned, measured), len(measured), name)
 
 
 def _copied_texts(split: PieceSplit, name: str) -> tuple[Notice, ...]:

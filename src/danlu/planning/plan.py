@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 from pydantic import BaseModel, ConfigDict
 
+from danlu.data.split import HoldoutBy
 from danlu.errors import RecipeError
 from danlu.files import format_bytes
 from danlu.hardware import Machine
@@ -137,6 +138,8 @@ class Plan(BaseModel):
     new_tokens: tuple[str, ...] = ()
     probe: RateProbe | None = None
     together: Together | None = None
+    # Plans from before clusters were looked for do not say it; their runs must be measured on the same rows again.
+    holdout_by: HoldoutBy = "question"
 
 
 class Decider:
@@ -317,6 +320,7 @@ def make_plan(
         model=base.name,
         datasets=datasets,
         holdout_share=float(holdout.value or 0),
+        holdout_by="cluster",
         max_length=longest,
         system=recipe.system,
         thinking=thinking,

@@ -1,0 +1,70 @@
+"""Shows what a check of data found: the verdict first, then kind after kind, the gravest first."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from rich.markup import escape
+from rich.progress import Progress, TextColumn, TimeElapsedColumn
+
+from danlu.cli.common import console, results
+from danlu.data.checks.findings import DataReport, ProblemGroup, Severity
+from danlu.i18n import t
+
+_SHOWN: Final = 8
+# Of what concerns the whole file (placeholders, say) so many are shown each for itself.
+_EACH: Final = 5
+_COLOURS: Final[dict[Severity, str]] = {"error": "red", "warning": "yellow", "info": "cyan"}
+_SIGNS: Final[dict[Severity, str]] = {"error": "✗", "warning": "!", "info": "·"}
+
+
+@contextmanager
+def counted_rows() -> Iterator[Callable[[int], None]]:
+    """Show how many rows have been looked at, where there is somebody to see it."""
+    with Progress(
+        TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True,
+        disable=not console.is_terminal,
+    ) as bar:  # fmt: skip
+        task = bar.add_task(t("cli.checking", rows=0))
+        yield lambda rows: bar.update(task, description=t("cli.checking", rows=rows))
+
+
+def print_report(report: DataReport, named: str) -> None:
+    """Print a report for people.
+
+    Args:
+        report: the report.
+        named: what was checked, as it was typed.
+    """
+    results.print(f"[bold]{escape(report.verdict)}[/bold]", soft_wrap=True)
+    results.print(t("cli.read_as", format=report.row_format, duplicates=report.duplicates), style="dim")
+    if report.kind == "questions":
+        results.print(t("cli.questions_found"), soft_wrap=True)
+    if report.characters is not None:
+        results.print(t("cli.texts_found", documents=report.usable, characters=report.characters))
+    if report.leaks is not None:
+        results.print(t("cli.leaks_found", leaks=report.leaks))
+    for group in report.groups:
+        _print_group(report, group)
+    repairs = sorted({group.repair for group in report.groups if group.repair})
+    if repairs:
+        command = f"danlu data repair {named} --only {','.join(repairs)} --out FILE.jsonl"
+        results.print(t("cli.repair_hint", command=escape(command)), soft_wrap=True)
+    if report.tokens is not None:
+        results.print(t("cli.token_report", **report.tokens.model_dump()))
+
+
+def _print_group(report: DataReport, group: ProblemGroup) -> None:
+    some = [problem for problem in report.problems if problem.code == group.code]
+    sign = f"[{_COLOURS[group.severity]}]{_SIGNS[group.severity]}[/{_COLOURS[group.severity]}]"
+    for message, fix in list(dict.fromkeys((item.message, item.fix) for item in some))[
+        : _EACH if not some[0].row else 1
+    ]:
+        results.print(f"{sign} {escape(message)}", soft_wrap=True)
+        results.print(f"    [dim]{escape(fix)}[/dim]", soft_wrap=True)
+    rows = ", ".join(f"{problem.row} ({problem.line})" for problem in some[:_SHOWN] if problem.row)
+    if rows:
+        more = " …" if group.count > _SHOWN else ""
+        results.print("    " + t("cli.at_rows", rows=rows + more, count=group.count), soft_wrap=True)
