@@ -119,3 +119,18 @@ def test_a_short_text_is_shown_with_its_end(danlu, tmp_path, material):
     path = tmp_path / "short.txt"
     path.write_text("tea", encoding="utf-8")
     assert "⟦tea<|endoftext|>⟧" in danlu("data", "show", path, "--as-model", material[0]).out
+
+
+def test_a_copy_is_written_beside_what_was_done_and_never_over_a_file(danlu, tmp_path):
+    path = write_json_rows(tmp_path / "a.json", [*question_rows(3), question_rows(1)[0]])
+    out = tmp_path / "good.jsonl"
+    told = danlu("data", "repair", path, "--out", out, "--json").json
+    assert told == {"out": str(out), "read": 4, "written": 3, "repairs": {"copies": [4]}}
+    assert len(out.read_text(encoding="utf-8").splitlines()) == 3
+    log = json.loads((tmp_path / "good.repairs.json").read_text(encoding="utf-8"))
+    assert log["source"] == "a.json"
+    assert len(log["sha256"]) == 64
+    assert "already" in danlu("data", "repair", path, "--out", out, expect=2).err
+    assert "jsonl" in danlu("data", "repair", path, "--out", tmp_path / "x.csv", expect=2).err
+    assert "--dry-run" in danlu("data", "repair", path, expect=2).err
+    assert "Copies left out: 1 (rows 4)" in danlu("data", "repair", path, "--dry-run").out

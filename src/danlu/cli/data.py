@@ -15,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
+from danlu.cli.data_repair import repair
 from danlu.cli.data_report import counted_rows, print_report
 from danlu.cli.filling import ask_fill
 from danlu.data.check import check_source
@@ -94,6 +95,9 @@ def check(
         print_report(report, file)
     if report.usable < report.rows or any(group.severity == "error" for group in report.groups):
         raise typer.Exit(1)
+
+
+app.command("repair", help=t("cli.data_repair"))(repair)
 
 
 @app.command("show", help=t("cli.data_show"))

@@ -16,7 +16,7 @@ from danlu.data.split import normalise
 # Characters that stand where another encoding was read: the replacement character, its bytes read as GBK, UTF-8 read as
 # Latin-1 or Windows-1252, and a byte order mark read as either.
 _MOJIBAKE: Final = regex.compile("\ufffd|锟斤拷|烫烫烫|[ÃÂ][\u0080-\u00bf]|â€[™œ\u009d“”]|ï»¿")
-_INVISIBLE: Final = regex.compile(
+INVISIBLE: Final = regex.compile(
     r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f\u200b\u200e\u200f\u202a-\u202e\u2060\u2066-\u2069\ufeff]"
 )
 _TAG: Final = regex.compile(
@@ -91,7 +91,7 @@ def broken_in(text: str) -> Iterator[tuple[str, str]]:
         yield "checks.mojibake", found.group()
     elif (mended := unscrambled(text)) is not None:
         yield "checks.mojibake", mended[:20]
-    hidden = _INVISIBLE.search(text)
+    hidden = INVISIBLE.search(text)
     if hidden:
         yield "checks.invisible", f"U+{ord(hidden.group()):04X}"
     special = _SPECIAL.search(text) if "<" in text or "[" in text else None

@@ -29,7 +29,7 @@ _KEY: Final = regex.compile(
     r"|-----BEGIN (?:[A-Z]+ )*PRIVATE KEY-----"
 )
 _PASSWORD: Final = regex.compile(
-    r"(?:\b(?:password|passwd|pwd)|密码|口令)\s*(?:is|[:：=]|是|为)\s*[\"'“]?"
+    r"(?:\b(?:password|passwd|pwd)|密码|口令)\s*(?:(?:is|是|为)\s*[:：=]?|[:：=])\s*[\"'“]?"
     r"(?P<secret>(?=[^\s\"'”,，。;；]*[\d\W_])[!-~]{6,40})",
     regex.I,
 )
