@@ -310,11 +310,7 @@ def test_a_damaged_settings_file_is_an_error_with_its_name(tmp_path):
     assert caught.value.where == str(folder / "generation_config.json")
 
 
-def test_a_tokenizer_without_a_template_and_a_folder_without_a_tokenizer_are_refused(tmp_path):
-    with pytest.raises(ModelError) as caught:
-        ChatFormat.load(saved(tmp_path / "bare", None))
-    assert caught.value.key == "chat_format.no_template"
-    assert "instruct" in caught.value.fix("en")
+def test_a_folder_without_a_tokenizer_is_refused(tmp_path):
     with pytest.raises(ModelError) as caught:
         ChatFormat.load(tmp_path / "nothing")
     assert caught.value.key == "models.tokenizer_missing"

@@ -44,11 +44,12 @@ from danlu.jobs.messages import (
 from danlu.jobs.mixing import register_unlabelled, with_texts
 from danlu.jobs.runs import RunFolder, Runs
 from danlu.jobs.trackers.tracking import require_trackers
+from danlu.models.base_template import template_for, write_template
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 from danlu.models.fingerprint import fingerprint
 from danlu.models.library import ModelFolder, ModelLibrary
-from danlu.models.load import load_model
+from danlu.models.load import load_model, load_tokenizer
 from danlu.models.new_tokens import begin_as_means, pieces_of, write_tokenizer
 from danlu.models.versions import DatasetRef
 from danlu.planning.devices import decide_devices
@@ -145,8 +146,11 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         datasets = tuple(_ref(item) for item in manifests)
         measured = None if aside is None else _ref(aside)
         with _new_run(home, manifests[0].name) as run:
-            if recipe.new_tokens:
+            template = template_for(base.path, recipe.chat_template)
+            if recipe.new_tokens or template is not None:
                 write_tokenizer(base.path, recipe.new_tokens, run.path / "tokenizer")
+            if template is not None:
+                write_template(run.path / "tokenizer", template)
             decided = decide_material(recipe, base, machine, library, encoder, datasets, measured, run.tokenizer)
             plan = _decide(recipe, base, machine, datasets, decided, measured, start, run)
             plan = plan.model_copy(update={"unlabelled": tuple(_ref(item) for item in unlabelled)})
@@ -198,6 +202,8 @@ def _decide(
     plan = make_plan(recipe, base, material.facts, machine, datasets, decided.holdout, thinking, notices, measured)
     ids = pieces_of(base.path, run.tokenizer or base.path, recipe.new_tokens)
     more = [] if start is None else [_goes_on(start)]
+    if recipe.chat_template != "auto" or not load_tokenizer(base.path).chat_template:
+        more.append(_about_template(recipe, material.chat_format))
     if ids:
         more.append(Notice(code="planning.notice_new_tokens", params={"count": len(ids)}))
     return plan.model_copy(
@@ -306,6 +312,11 @@ def load_base(base: ModelFolder, run: RunFolder, plan: Plan, *, whole: bool = Fa
 
 def _ref(manifest: DatasetManifest) -> DatasetRef:
     return DatasetRef(name=manifest.name, version=manifest.version, sha256=manifest.sha256)
+
+
+def _about_template(recipe: Recipe, chat_format: ChatFormat) -> Notice:
+    key = "planning.notice_template_chatml" if recipe.chat_template in {"auto", "chatml"} else "planning.notice_template_own"
+    return Notice(code=key, params={"end": chat_format.end_of_turn.strip()})
 
 
 def _goes_on(start: Start) -> Notice:

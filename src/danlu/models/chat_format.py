@@ -66,14 +66,18 @@ class ChatFormat:
     def load(cls, folder: Path, system: str = "", thinking: Thinking = "auto") -> ChatFormat:
         """Load the tokenizer in ``folder`` and the end-of-turn ids that its ``generation_config.json`` names.
 
+        A base model without a chat template gets ChatML (``base_template``).
+
         Raises:
-            ModelError: no tokenizer there, one without a chat template, or a damaged ``generation_config.json``.
+            ModelError: no tokenizer there, one without any token that ends a text, or a damaged
+                ``generation_config.json``.
         """
+        from danlu.models.base_template import chatml_template
         from danlu.models.load import load_tokenizer
 
         tokenizer = load_tokenizer(folder)
         if not tokenizer.chat_template:
-            raise ModelError("chat_format.no_template", str(folder))
+            tokenizer.chat_template = chatml_template(tokenizer)
         return cls(tokenizer, system, thinking, _generation_stop_ids(folder))
 
     def with_system(self, system: str) -> ChatFormat:
