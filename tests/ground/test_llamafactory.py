@@ -83,7 +83,8 @@ def test_a_file_as_llamafactory_ships_it_becomes_a_recipe(place):
     # What the file leaves out is Danlu's to decide, and is listed.
     assert (recipe.lora.lora_alpha, recipe.data.holdout) == ("auto", "auto")
     assert read.left_open() == {
-        "data.holdout": "auto", "lora.lora_alpha": "auto", "train.weight_decay": 0.01, "eval.every": "auto",
+        "chat_template": "auto", "data.holdout": "auto", "lora.lora_alpha": "auto", "train.weight_decay": 0.01,
+        "eval.every": "auto",
         "eval.early_stopping": "auto", "resources.devices": "auto", "resources.strategy": "auto",
         "train.share_prefix": "auto",
     }  # fmt: skip
