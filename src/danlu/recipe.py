@@ -205,12 +205,12 @@ class Recipe(Section):
         "auto",
         description=(
             "The form in which lessons are written down: auto (the model's own chat template, or ChatML for a base "
-            "model that has none), chatml, or the path of a Jinja template. Another form than the model knows: it has "
-            "to learn the form as well."
+            "model that has none), chatml, plain, or the path of a Jinja template. Another form than the model knows: "
+            "it has to learn the form as well."
         ),
         json_schema_extra=zh(
-            "课文的书写格式：auto（用模型自带的对话模板；没有模板的基座模型用 ChatML）、chatml，或一个 Jinja 模板文件的"
-            "路径。换成模型不熟悉的格式：它还得先学会格式。"
+            "课文的书写格式：auto（用模型自带的对话模板；没有模板的基座模型用 ChatML）、chatml、plain，或一个 Jinja 模板"
+            "文件的路径。换成模型不熟悉的格式：它还得先学会格式。"
         ),
     )
     report_to: Annotated[tuple[Tracker, ...], BeforeValidator(as_list)] = Field(
@@ -260,6 +260,6 @@ def with_absolute_paths(recipe: Recipe) -> Recipe:
     probes = recipe.eval.probes
     if probes is not None:
         probes = str(Path(probes).expanduser().resolve())
-    if recipe.chat_template not in {"auto", "chatml"}:
+    if recipe.chat_template not in {"auto", "chatml", "plain"}:
         recipe = recipe.model_copy(update={"chat_template": str(Path(recipe.chat_template).expanduser().resolve())})
     return recipe.model_copy(update={"model": model, "eval": recipe.eval.model_copy(update={"probes": probes})})

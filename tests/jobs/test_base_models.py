@@ -34,8 +34,8 @@ def material(tmp_path):
 def test_the_plan_says_which_template_a_base_model_gets(tmp_path, material):
     model, data = material
     prepared = prepare(Home(tmp_path / "home"), recipe(model, data), quiet)
-    (notice,) = [notice for notice in prepared.plan.notices if notice.code == "planning.notice_template_chatml"]
-    assert notice.params == {"end": "<|im_end|>"}
+    (notice,) = [notice for notice in prepared.plan.notices if notice.code == "planning.notice_template"]
+    assert notice.params == {"name": "chatml", "end": "<|im_end|>"}
     assert prepared.run.tokenizer is not None
     assert prepared.chat_format.prompt_text(ASK).endswith("<|im_start|>assistant\n")
 

@@ -6,8 +6,8 @@ import json
 
 import pytest
 
-from danlu.errors import RecipeError
-from danlu.models.base_template import chatml_template, template_for, write_template
+from danlu.errors import ModelError, RecipeError
+from danlu.models.base_template import give_template, read_template, write_with_template
 from danlu.models.chat_format import ChatFormat
 from danlu.models.load import load_tokenizer
 from danlu.models.messages import Message
@@ -26,8 +26,9 @@ def bare(eos: str = "<|endoftext|>"):
 
 def test_the_vocabularys_own_end_of_turn_is_used_where_there_is_one():
     tokenizer = bare()
-    tokenizer.chat_template = chatml_template(tokenizer)
-    chat = ChatFormat(tokenizer)
+    made = give_template(tokenizer, "chatml")
+    assert (made.token, made.marks) == ("<|im_end|>", True)
+    chat = ChatFormat(tokenizer, extra_stop_ids=frozenset({made.end}))
     assert chat.end_of_turn == "<|im_end|>"
     assert chat.prompt_text(ONE[:2]) == (
         "<|im_start|>system\nBe kind.<|im_end|>\n<|im_start|>user\nWho?<|im_end|>\n<|im_start|>assistant\n"
@@ -73,18 +74,32 @@ def test_else_a_turn_ends_with_the_end_of_texts_and_begins_as_texts_begin(monkey
     assert chat.stop_ids == {chat.tokenizer.convert_tokens_to_ids("</s>")}
 
 
-def test_a_models_own_template_is_kept_unless_another_one_is_asked_for(tmp_path):
-    folder = tmp_path / "chat"
-    tiny_tokenizer("{{ 'own' }}<|im_end|>").save_pretrained(folder)
-    assert template_for(folder, "auto") is None
-    assert "<|im_start|>" in str(template_for(folder, "chatml"))
+def test_a_template_is_written_where_every_program_looks_for_it(tmp_path):
+    base = tmp_path / "base"
+    bare().save_pretrained(base)
+    written = write_with_template(base, tmp_path / "chatml", "chatml")
+    assert (written.name, written.token) == ("chatml", "<|im_end|>")
+    chat = ChatFormat.load(tmp_path / "chatml")
+    assert chat.tokenizer.chat_template == load_tokenizer(tmp_path / "chatml").chat_template
+    ids = json.loads((tmp_path / "chatml" / "generation_config.json").read_text(encoding="utf-8"))["eos_token_id"]
+    assert chat.tokenizer.convert_tokens_to_ids("<|im_end|>") in ids
+    plain = write_with_template(base, tmp_path / "plain", "plain")
+    assert plain.token == "<|endoftext|>"
+    assert ChatFormat.load(tmp_path / "plain").prompt_text(ONE[:2]) == "Be kind.\n\nUser:\nWho?\n\nAssistant:\n"
     mine = tmp_path / "mine.jinja"
     mine.write_text("{% for m in messages %}{{ m.content }}<|im_end|>{% endfor %}", encoding="utf-8")
-    assert template_for(folder, str(mine)) == mine.read_text(encoding="utf-8")
-    write_template(folder, str(template_for(folder, str(mine))))
-    assert load_tokenizer(folder).chat_template == mine.read_text(encoding="utf-8")
-    with pytest.raises(RecipeError, match="no template"):
-        template_for(folder, str(tmp_path / "none.jinja"))
-    mine.write_text("{% for %}", encoding="utf-8")
-    with pytest.raises(RecipeError, match="no chat template"):
-        template_for(folder, str(mine))
+    write_with_template(base, tmp_path / "mine", str(mine))
+    assert load_tokenizer(tmp_path / "mine").chat_template == mine.read_text(encoding="utf-8")
+
+
+def test_what_is_no_template_is_refused(tmp_path):
+    with pytest.raises(RecipeError, match="no template file"):
+        read_template(tmp_path / "none.jinja")
+    path = tmp_path / "bad.jinja"
+    path.write_text("{% for %}", encoding="utf-8")
+    with pytest.raises(RecipeError, match="not a Jinja template"):
+        read_template(path)
+    bare().save_pretrained(tmp_path / "base")
+    path.write_text("{% for m in messages %}{{ m.content }}{% endfor %}", encoding="utf-8")
+    with pytest.raises(ModelError, match="no token after an answer"):
+        write_with_template(tmp_path / "base", tmp_path / "out", str(path))

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -13,7 +13,7 @@ from danlu.data.examples import Example
 from danlu.data.table import lengths_of, supervised_of
 from danlu.errors import DataError
 from danlu.i18n import t
-from danlu.models.chat_format import ChatFormat, joined
+from danlu.models.chat_format import ChatFormat
 
 LearnPolicy = Literal["all", "last"]
 
@@ -49,15 +49,15 @@ def encode(conversations: Sequence[Conversation], chat_format: ChatFormat, learn
         conversations: what was said.
         chat_format: how it is written.
         learn: every answer that the conversation does not exclude, or only the last one of those.
+
+    Raises:
+        ModelError: the template refuses a conversation or would leave out a part of it; the message names row and turn.
     """
-    texts: list[list[tuple[str, str]]] = [
-        chat_format.turn_texts(item.messages, learned_turns(item, learn), item.tools) for item in conversations
-    ]
-    ids = iter(chat_format.ids_of([text for turns in texts for turn in turns for text in turn]))
+    chosen = [replace(item, learn=learned_turns(item, learn)) for item in conversations]
     return [
         Example(sequence.ids, sequence.learn, conversation.row, weight=conversation.weight)
-        for conversation, turns in zip(conversations, texts, strict=True)
-        for sequence in joined([(next(ids), next(ids)) for _ in turns])
+        for conversation, sequences in zip(conversations, chat_format.encode_many(chosen), strict=True)
+        for sequence in sequences
     ]
 
 
@@ -65,7 +65,7 @@ def learned_turns(conversation: Conversation, learn: LearnPolicy) -> tuple[bool,
     """Return for each message of a conversation whether it is learned."""
     if learn == "all":
         return conversation.learn
-    last = max(turn for turn, wanted in enumerate(conversation.learn) if wanted)
+    last = max((turn for turn, wanted in enumerate(conversation.learn) if wanted), default=-1)
     return tuple(turn == last for turn in range(len(conversation.learn)))
 
 

@@ -11,7 +11,7 @@ import json
 import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from itertools import islice
 from pathlib import Path
@@ -76,10 +76,10 @@ class Encoder:
         def write(writer: TableWriter) -> None:
             done = 0
             for block in _blocks(conversations):
-                numbered = [replace(item, row=place) for place, item in enumerate(block)]
-                for example in encode(numbered, chat_format, learn):
-                    row = block[example.row].row
-                    writer.add(example.input_ids, example.learn, row, done + example.row, example.weight)
+                places = {item.row: place for place, item in enumerate(block)}
+                for example in encode(block, chat_format, learn):
+                    origin = done + places[example.row]
+                    writer.add(example.input_ids, example.learn, example.row, origin, example.weight)
                 done += len(block)
                 self.progress(done, len(conversations))
 

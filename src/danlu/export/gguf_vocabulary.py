@@ -83,7 +83,7 @@ def read_vocabulary(folder: Path, rows: int) -> Vocabulary:
         add_bos=len(whole) > len(bare) and whole[0] == special.get("bos") and whole[0] != bare[0],
         add_eos=len(whole) > len(bare) and whole[-1] == special.get("eos") and whole[-1] != bare[-1],
         space_prefix=sentencepiece and raw.encode("a", add_special_tokens=False).tokens[0].startswith(_SPACE),
-        template=str(format_.tokenizer.chat_template),
+        template=format_.template.source,
     )
 
 

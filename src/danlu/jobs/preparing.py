@@ -44,7 +44,7 @@ from danlu.jobs.messages import (
 from danlu.jobs.mixing import register_unlabelled, with_texts
 from danlu.jobs.runs import RunFolder, Runs
 from danlu.jobs.trackers.tracking import require_trackers
-from danlu.models.base_template import template_for, write_template
+from danlu.models.base_template import write_with_template
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 from danlu.models.fingerprint import fingerprint
@@ -146,13 +146,13 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         datasets = tuple(_ref(item) for item in manifests)
         measured = None if aside is None else _ref(aside)
         with _new_run(home, manifests[0].name) as run:
-            template = template_for(base.path, recipe.chat_template)
-            if recipe.new_tokens or template is not None:
+            if recipe.new_tokens:
                 write_tokenizer(base.path, recipe.new_tokens, run.path / "tokenizer")
-            if template is not None:
-                write_template(run.path / "tokenizer", template)
+            given = _give_template(recipe, base, run)
             decided = decide_material(recipe, base, machine, library, encoder, datasets, measured, run.tokenizer)
             plan = _decide(recipe, base, machine, datasets, decided, measured, start, run)
+            if given is not None:
+                plan = plan.model_copy(update={"notices": (*plan.notices, given)})
             plan = plan.model_copy(update={"unlabelled": tuple(_ref(item) for item in unlabelled)})
             material = with_texts(decided.material, plan, recipe, library, encoder)
             if plan.unlabelled:
@@ -202,8 +202,6 @@ def _decide(
     plan = make_plan(recipe, base, material.facts, machine, datasets, decided.holdout, thinking, notices, measured)
     ids = pieces_of(base.path, run.tokenizer or base.path, recipe.new_tokens)
     more = [] if start is None else [_goes_on(start)]
-    if recipe.chat_template != "auto" or not load_tokenizer(base.path).chat_template:
-        more.append(_about_template(recipe, material.chat_format))
     if ids:
         more.append(Notice(code="planning.notice_new_tokens", params={"count": len(ids)}))
     return plan.model_copy(
@@ -314,9 +312,16 @@ def _ref(manifest: DatasetManifest) -> DatasetRef:
     return DatasetRef(name=manifest.name, version=manifest.version, sha256=manifest.sha256)
 
 
-def _about_template(recipe: Recipe, chat_format: ChatFormat) -> Notice:
-    key = "planning.notice_template_chatml" if recipe.chat_template in {"auto", "chatml"} else "planning.notice_template_own"
-    return Notice(code=key, params={"end": chat_format.end_of_turn.strip()})
+def _give_template(recipe: Recipe, base: ModelFolder, run: RunFolder) -> Notice | None:
+    """Write the run's tokenizer with a chat template where the base has none or another one is asked for."""
+    wish = recipe.chat_template
+    if wish == "auto":
+        if load_tokenizer(base.path).chat_template:
+            return None
+        wish = "chatml"
+    written = write_with_template(run.tokenizer or base.path, run.path / "tokenizer", wish)
+    end = ChatFormat.load(run.path / "tokenizer").end_of_turn.strip()
+    return Notice(code="planning.notice_template", params={"name": written.name, "end": end})
 
 
 def _goes_on(start: Start) -> Notice:

@@ -1,12 +1,13 @@
 """The one way from a conversation to token ids, used in training, in evaluation and by every engine.
 
-The tokenizer's own chat template is the only template. What is learned of a conversation is derived by rendering it
-up to each assistant turn: the ids before the turn are exactly the ids that an engine will be given there, and the
-ids after them, up to the end-of-turn token, are learned. Imports no torch. Not for choosing what to say.
+The tokenizer's own chat template is the only template; a model without one is given one (``base_template``). What is
+learned of a conversation is derived by rendering it up to each assistant turn: the ids before the turn are exactly the
+ids that an engine will be given there, and the ids after them, up to the end-of-turn token, are learned. Imports no
+torch. Not for choosing what to say.
 
 Reasoning models: a template may open ``<think>`` itself (DeepSeek-R1) or leave it to the model (Qwen3). With
 ``thinking="off"`` the prompt carries an empty think block, in training and in serving alike, and the block is never
-learned; with ``"auto"`` the template decides.
+learned, nor is reasoning that an answer carries; with ``"auto"`` the template decides and reasoning is learned.
 """
 
 from __future__ import annotations
@@ -16,22 +17,44 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
-
-import jinja2
+from typing import TYPE_CHECKING, Final, Protocol
 
 from danlu.errors import ModelError
-from danlu.models.messages import Message, ToolCall
+from danlu.i18n import t
+from danlu.models.base_template import TemplateName, give_template
+from danlu.models.chat_template import THINK_CLOSE, THINK_OPEN, ChatTemplate, excerpt, with_thoughts, without_thoughts
+from danlu.models.control_tokens import ControlTokens, Text
+from danlu.models.messages import Message
 from danlu.models.versions import Thinking
 
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-THINK_OPEN: Final = "<think>"
-THINK_CLOSE: Final = "</think>"
+__all__ = ["THINK_CLOSE", "THINK_OPEN", "ChatFormat", "Learnable", "Rendered"]
+
 # What ends an opened, empty block in the form that Qwen3 and the R1 distils write it.
 _CLOSE_EMPTY_BLOCK: Final = "\n" + THINK_CLOSE + "\n\n"
 _MARK: Final = "\u2063danlu\u2063"
+
+
+class Learnable(Protocol):
+    """What of a conversation the chat format needs (``data.conversations.Conversation`` has it)."""
+
+    @property
+    def messages(self) -> tuple[Message, ...]:
+        """The turns in order."""
+
+    @property
+    def learn(self) -> tuple[bool, ...]:
+        """For each message whether it is learned."""
+
+    @property
+    def tools(self) -> str:
+        """The tools that may be called, a JSON list as text; empty for none."""
+
+    @property
+    def row(self) -> int:
+        """The row it came from, for messages to people."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +71,19 @@ class Rendered:
 
 
 @dataclass(frozen=True)
+class TurnText:
+    """A learned turn as text.
+
+    Attributes:
+        prompt: what stands before it.
+        answer: what is learned, the end of the turn included.
+    """
+
+    prompt: Text
+    answer: Text
+
+
+@dataclass(frozen=True)
 class ChatFormat:
     """A tokenizer with its template, the system prompt and the thinking policy of one model version.
 
@@ -55,30 +91,34 @@ class ChatFormat:
         tokenizer: a transformers tokenizer with a chat template.
         system: system prompt that is put before conversations that have none; empty for none.
         thinking: ``auto`` leaves thinking to the template, ``off`` puts an empty think block into the prompt.
+        extra_stop_ids: ids that end an answer beside those that the tokenizer and its template name.
+        given: the template that a tokenizer without one was given; None where the template is its own.
     """
 
     tokenizer: PreTrainedTokenizerBase
     system: str = ""
     thinking: Thinking = "auto"
     extra_stop_ids: frozenset[int] = frozenset()
+    given: TemplateName | None = None
 
     @classmethod
     def load(cls, folder: Path, system: str = "", thinking: Thinking = "auto") -> ChatFormat:
         """Load the tokenizer in ``folder`` and the end-of-turn ids that its ``generation_config.json`` names.
 
-        A base model without a chat template gets ChatML (``base_template``).
+        A tokenizer without a chat template gets ChatML, as ``base_template`` writes it for this vocabulary.
 
         Raises:
-            ModelError: no tokenizer there, one without any token that ends a text, or a damaged
-                ``generation_config.json``.
+            ModelError: no tokenizer there, one that can be given no template because it has no token that ends a
+                text, or a damaged ``generation_config.json``.
         """
-        from danlu.models.base_template import chatml_template
         from danlu.models.load import load_tokenizer
 
         tokenizer = load_tokenizer(folder)
-        if not tokenizer.chat_template:
-            tokenizer.chat_template = chatml_template(tokenizer)
-        return cls(tokenizer, system, thinking, _generation_stop_ids(folder))
+        stops = _generation_stop_ids(folder)
+        if tokenizer.chat_template:
+            return cls(tokenizer, system, thinking, stops)
+        made = give_template(tokenizer, "chatml")
+        return cls(tokenizer, system, thinking, stops | {made.end}, given=made.name)
 
     def with_system(self, system: str) -> ChatFormat:
         """Return the same format with another system prompt."""
@@ -93,27 +133,32 @@ class ChatFormat:
 
         Raises:
             ModelError: the template refuses the conversation (a role it does not know, an order it does not allow), or
-                would leave out tools, calls, what a tool answered, or the system prompt.
+                would leave out a part of it; the message names the turn.
         """
-        whole = self._with_system(messages)
-        self._require_written(whole, tools)
-        text = self._render(whole, tools, add_generation_prompt=True)
-        if self.thinking == "off" and text.rstrip().endswith(THINK_OPEN):
-            text = text.rstrip() + "\n" + _CLOSE_EMPTY_BLOCK
-        return text
+        return str(self._prompt(messages, tools))
 
     def prompt_ids(self, messages: Sequence[Message], tools: str = "") -> list[int]:
         """Return the token ids that the model is given before it answers ``messages`` (see ``prompt_text``)."""
-        return self._ids(self.prompt_text(messages, tools))
+        return self._ids_of_text(self._prompt(messages, tools))
 
-    def opens_thinking(self, messages: Sequence[Message]) -> bool:
+    def opens_thinking(self, messages: Sequence[Message], tools: str = "") -> bool:
         """Say whether the prompt ends inside an open think block, so that the answer will only close it."""
-        return self.prompt_text(messages).rstrip().endswith(THINK_OPEN)
+        return self.prompt_text(messages, tools).rstrip().endswith(THINK_OPEN)
 
     @cached_property
+    def template(self) -> ChatTemplate:
+        """The chat template under the thinking policy."""
+        return ChatTemplate(self.tokenizer, self.thinking)
+
+    @cached_property
+    def control(self) -> ControlTokens:
+        """The special tokens, and what becomes of them where people write them."""
+        return ControlTokens(self.tokenizer)
+
+    @property
     def can_think(self) -> bool:
         """Say whether the template knows think blocks at all."""
-        return THINK_OPEN in str(self.tokenizer.chat_template) or THINK_CLOSE in str(self.tokenizer.chat_template)
+        return self.template.can_think
 
     @property
     def reasons(self) -> bool:
@@ -125,7 +170,7 @@ class ChatFormat:
 
         Normally one sequence. A template that writes earlier turns differently from later ones (one that strips
         reasoning from the history, say) gives one sequence for each learned turn, because that is what an engine
-        will be given at each of them.
+        will be given at each of them. ``encode_many`` gives the same for many conversations, faster.
 
         Args:
             messages: the conversation, without the system prompt of this format.
@@ -133,30 +178,24 @@ class ChatFormat:
             tools: the tools that may be called, a JSON list as text; empty for none.
 
         Raises:
-            ModelError: the template refuses the conversation.
+            ModelError: the template refuses the conversation, or would leave out a part of it.
         """
-        pairs = [(self._ids(prompt), self._ids(answer)) for prompt, answer in self.turn_texts(messages, learn, tools)]
-        return joined(pairs)
+        turns = self.turn_texts(messages, learn, tools)
+        return _joined([(self._ids_of_text(turn.prompt), self._ids_of_text(turn.answer)) for turn in turns])
 
-    def turn_texts(self, messages: Sequence[Message], learn: Sequence[bool], tools: str = "") -> list[tuple[str, str]]:
+    def encode_many(self, conversations: Sequence[Learnable]) -> list[list[Rendered]]:
+        """Return the training sequences of each conversation: those of ``training_sequences``, encoded together.
+
+        Raises:
+            ModelError: see ``training_sequences``; the message names the row.
+        """
+        written = [self._turn_texts_of(item) for item in conversations]
+        ids = iter(self._ids_of([text for turns in written for turn in turns for text in (turn.prompt, turn.answer)]))
+        return [_joined([(next(ids), next(ids)) for _ in turns]) for turns in written]
+
+    def turn_texts(self, messages: Sequence[Message], learn: Sequence[bool], tools: str = "") -> list[TurnText]:
         """Return for each learned turn the text before it and the text that is learned; see ``training_sequences``."""
-        return [
-            self._turn_texts(messages[: turn + 1], tools)
-            for turn in (index for index, wanted in enumerate(learn) if wanted)
-        ]
-
-    def ids_of(self, texts: Sequence[str]) -> list[list[int]]:
-        """Return the ids of rendered texts, those of many at once: on several threads where there are several cores."""
-        if not texts:
-            return []
-        found: list[list[int]] = self.tokenizer(
-            list(texts),
-            add_special_tokens=False,
-            return_attention_mask=False,
-            return_token_type_ids=False,
-            verbose=False,
-        )["input_ids"]
-        return found
+        return [self._turn_text(messages[: turn + 1], tools) for turn, wanted in enumerate(learn) if wanted]
 
     @cached_property
     def end_of_turn(self) -> str:
@@ -165,7 +204,7 @@ class ChatFormat:
         Raises:
             ModelError: the template writes no token that ends an answer, so no engine would know when to stop.
         """
-        text = self._render((Message("user", "?"), Message("assistant", _MARK)), add_generation_prompt=False)
+        text = self.template.render((Message("user", "?"), Message("assistant", _MARK)), ask=False)
         tail = text[text.rfind(_MARK) + len(_MARK) :]
         known = [self.tokenizer.convert_ids_to_tokens(i) for i in sorted(self._configured_stop_ids)]
         ends = [tail.find(token) + len(token) for token in known if token in tail]
@@ -191,111 +230,96 @@ class ChatFormat:
         eos = self.tokenizer.eos_token_id
         return self.extra_stop_ids | (frozenset() if eos is None else {eos})
 
-    def _turn_texts(self, messages: Sequence[Message], tools: str) -> tuple[str, str]:
-        """Return the prompt and what follows it when ``messages`` ends with the answer, up to the end of the turn."""
-        prompt = self.prompt_text(messages[:-1], tools)
-        whole_messages = self._with_system(messages)
-        self._require_written(whole_messages, tools)
-        whole = self._render(whole_messages, tools, add_generation_prompt=False)
-        if whole.startswith(prompt):
-            answer = whole[len(prompt) :]
-            end = answer.rfind(self.end_of_turn)
-            if end >= 0:
-                return prompt, answer[: end + len(self.end_of_turn)]
-        # The template writes the answer of a finished conversation differently from the one it asks for (R1 opens
-        # <think> only in the prompt): the answer that an engine's prompt calls for is the text itself.
-        if messages[-1].tool_calls:
-            return prompt, self._call_text(prompt, whole, len(messages))
-        content = _with_thoughts(messages[-1]).strip()
-        if prompt.rstrip().endswith(THINK_OPEN):
-            if THINK_CLOSE in content:
-                content = content.removeprefix(THINK_OPEN).lstrip("\n")
-            else:  # a plain answer among reasoned ones: it closes the block that the prompt has opened
-                content = _CLOSE_EMPTY_BLOCK + content
-        return prompt, content + self.end_of_turn
-
-    def _call_text(self, prompt: str, whole: str, turn: int) -> str:
-        """Return the text of a turn with calls where the template's prompt opens a think block: behind an empty one.
-
-        Raises:
-            ModelError: where the turn begins cannot be told.
-        """
-        opening = prompt.rstrip()
-        head = opening.removesuffix(THINK_OPEN)
-        end = whole.rfind(self.end_of_turn)
-        if head == opening or not whole.startswith(head) or end < 0:
-            raise ModelError("chat_format.call_unplaced", turn=turn)
-        return _CLOSE_EMPTY_BLOCK + whole[len(head) : end + len(self.end_of_turn)].lstrip("\n")
-
-    def _require_written(self, messages: Sequence[Message], tools: str) -> None:
-        """Check that the template writes everything that a conversation has beside plain questions and answers.
-
-        Raises:
-            ModelError: it would leave something out; the message names the turn.
-        """
-        if tools and "tools" not in self._written:
-            raise ModelError("chat_format.no_tools")
-        for turn, message in enumerate(messages, start=1):
-            if message.tool_calls and "calls" not in self._written:
-                raise ModelError("chat_format.no_calls", turn=turn, name=message.tool_calls[0].name)
-            if message.role == "tool" and "results" not in self._written:
-                raise ModelError("chat_format.no_results", turn=turn)
-            if message.role == "system" and message.content.strip() and "system" not in self._written:
-                raise ModelError("chat_format.no_system", turn=turn)
-
-    @cached_property
-    def _written(self) -> frozenset[str]:
-        """Which of system prompts, tools, calls and their results the template writes, found out by writing marks.
-
-        What it refuses with a message of its own counts as written: the message comes when it is asked for.
-        """
-        ask, call = Message("user", "?"), Message("assistant", "", tool_calls=(ToolCall(_MARK, "{}"),))
-        named = Message("assistant", "", tool_calls=(ToolCall("f", "{}"),))
-        declared = json.dumps([{"type": "function", "function": {
-            "name": _MARK, "description": "", "parameters": {"type": "object", "properties": {}}}}])  # fmt: skip
-        trials: dict[str, tuple[Sequence[Message], str]] = {
-            "system": ((Message("system", _MARK), ask), ""),
-            "tools": ((ask,), declared),
-            "calls": ((ask, call), ""),
-            "results": ((ask, named, Message("tool", _MARK)), ""),
-        }
-        return frozenset(name for name, (messages, tools) in trials.items() if self._writes_mark(messages, tools))
-
-    def _writes_mark(self, messages: Sequence[Message], tools: str) -> bool:
+    def _turn_texts_of(self, item: Learnable) -> list[TurnText]:
         try:
-            return _MARK in self._render(messages, tools, add_generation_prompt=False)
-        except ModelError:
-            return True
+            return self.turn_texts(item.messages, item.learn, item.tools)
+        except ModelError as error:
+            raise ModelError(error.key, error.where or t("templates.at_row", row=item.row), **error.params) from error
 
-    def _with_system(self, messages: Sequence[Message]) -> Sequence[Message]:
+    def _prepared(self, messages: Sequence[Message]) -> Sequence[Message]:
+        """Return what is rendered: with the system prompt and, where nothing is to be thought, without thoughts."""
+        if self.thinking == "off":
+            messages = [without_thoughts(message) for message in messages]
         if not self.system or (messages and messages[0].role == "system"):
             return messages
         return (Message("system", self.system), *messages)
 
-    def _render(self, messages: Sequence[Message], tools: str = "", *, add_generation_prompt: bool) -> str:
-        options: dict[str, Any] = {"enable_thinking": False} if self.thinking == "off" else {}
-        if tools:
-            options["tools"] = json.loads(tools)
-        try:
-            text = self.tokenizer.apply_chat_template(
-                [_as_dict(message) for message in messages],
-                tokenize=False,
-                add_generation_prompt=add_generation_prompt,
-                **options,
-            )
-        except (jinja2.TemplateError, TypeError, ValueError, LookupError, AttributeError, ArithmeticError) as error:
-            # A template is a program of its own and may fail in any of these ways.
-            roles = " → ".join(message.role for message in messages)
-            raise ModelError("chat_format.template_refused", roles=roles, reason=str(error)) from error
-        assert isinstance(text, str)
+    def _prompt(self, messages: Sequence[Message], tools: str) -> Text:
+        hidden, stand_ins = self.control.hide(self._prepared(messages))
+        if hidden:
+            self.template.require_written(hidden, tools)
+        return Text(self._asked(hidden, tools), stand_ins)
+
+    def _asked(self, messages: Sequence[Message], tools: str) -> str:
+        text = self.template.render(messages, tools, ask=True)
+        if self.thinking == "off" and text.rstrip().endswith(THINK_OPEN):
+            text = text.rstrip() + "\n" + _CLOSE_EMPTY_BLOCK
         return text
+
+    def _turn_text(self, messages: Sequence[Message], tools: str) -> TurnText:
+        """Return the prompt and what follows it when ``messages`` ends with the answer, up to the end of the turn."""
+        hidden, stand_ins = self.control.hide(self._prepared(messages))
+        self.template.require_written(hidden, tools)
+        prompt = self._asked(hidden[:-1], tools)
+        whole = self.template.render(hidden, tools, ask=False)
+        return TurnText(Text(prompt, stand_ins), Text(self._answer(prompt, whole, hidden), stand_ins))
+
+    def _answer(self, prompt: str, whole: str, messages: Sequence[Message]) -> str:
+        """Return what an engine that is given the prompt is to write: the last message and the end of the turn."""
+        message, end = messages[-1], self.end_of_turn
+        until = whole.rfind(end)
+        if until >= len(prompt) and whole.startswith(prompt) and _kept(message, whole[len(prompt) : until]):
+            return whole[len(prompt) : until + len(end)]
+        # The template writes the answer of a finished conversation differently from the one it asks for (R1 opens
+        # <think> only in the prompt), or alters it: what the engine's prompt calls for is the text itself.
+        opening = prompt.rstrip()
+        opens = opening.endswith(THINK_OPEN)
+        if message.tool_calls:  # its text is the template's own; behind a block that the prompt has opened it is closed
+            head = opening.removesuffix(THINK_OPEN)
+            called = whole[len(head) : until].lstrip("\n")
+            if not (opens and until >= 0 and whole.startswith(head) and _kept(message, called)):
+                raise ModelError(
+                    "templates.call_unplaced", turn=len(messages), name=message.tool_calls[0].name,
+                    excerpt=excerpt(message),
+                )  # fmt: skip
+            return _CLOSE_EMPTY_BLOCK + called + end
+        content = with_thoughts(message).strip()
+        if opens and THINK_CLOSE in content:
+            content = content.removeprefix(THINK_OPEN).lstrip("\n")
+        elif opens:  # a plain answer among reasoned ones: it closes the block that the prompt has opened
+            content = _CLOSE_EMPTY_BLOCK + content
+        return content + end
+
+    def _ids_of(self, texts: Sequence[Text]) -> list[list[int]]:
+        """Return the ids of texts, those without stand-ins together: on several threads where there are cores."""
+        plain = [text.text for text in texts if not text.stand_ins]
+        if not plain:
+            return [self._ids_of_text(text) for text in texts]
+        backend = getattr(self.tokenizer, "backend_tokenizer", None)
+        if backend is None:
+            return [self._ids_of_text(text) for text in texts]
+        backend.no_truncation()
+        backend.no_padding()
+        backend.encode_special_tokens = False
+        found = iter(backend.encode_batch_fast(plain, add_special_tokens=False))
+        return [self._ids_of_text(text) if text.stand_ins else next(found).ids for text in texts]
+
+    def _ids_of_text(self, text: Text) -> list[int]:
+        return self.control.ids(text) if text.stand_ins else self._ids(text.text)
 
     def _ids(self, text: str) -> list[int]:
         ids: list[int] = self.tokenizer(text, add_special_tokens=False)["input_ids"]
         return ids
 
 
-def joined(turns: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Rendered]:
+def _kept(message: Message, text: str) -> bool:
+    """Say whether an answer stands in what the template has written of it."""
+    said = without_thoughts(message).content.strip()
+    thought = message.reasoning.strip()
+    return said in text and thought in text and all(call.name in text for call in message.tool_calls)
+
+
+def _joined(turns: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Rendered]:
     """Return the learned turns of a conversation as sequences; a turn whose prompt goes on from another joins that.
 
     Args:
@@ -309,24 +333,6 @@ def joined(turns: Sequence[tuple[Sequence[int], Sequence[int]]]) -> list[Rendere
             mask[: len(earlier.learn)] = earlier.learn
         sequences.append(Rendered((*prompt, *answer), tuple(mask)))
     return sequences
-
-
-def _as_dict(message: Message) -> dict[str, Any]:
-    """Return a message as templates read it."""
-    made: dict[str, Any] = {"role": message.role, "content": _with_thoughts(message)}
-    if message.tool_calls:
-        made["tool_calls"] = [
-            {"type": "function", "function": {"name": call.name, "arguments": json.loads(call.arguments)}}
-            for call in message.tool_calls
-        ]
-    return made
-
-
-def _with_thoughts(message: Message) -> str:
-    """Return what a message says behind what was thought before, in the form that Qwen3 and the R1 distils write it."""
-    if not message.reasoning:
-        return message.content
-    return f"{THINK_OPEN}\n{message.reasoning}\n{THINK_CLOSE}\n\n{message.content}"
 
 
 def _generation_stop_ids(folder: Path) -> frozenset[int]:
