@@ -209,8 +209,8 @@ class Recipe(Section):
             "it has to learn the form as well."
         ),
         json_schema_extra=zh(
-            "课文的书写格式：auto（用模型自带的对话模板；没有模板的基座模型用 ChatML）、chatml、plain，或一个 Jinja 模板"
-            "文件的路径。换成模型不熟悉的格式：它还得先学会格式。"
+            "课文的书写格式：auto（用模型自带的对话模板；没有模板的基座模型用 ChatML）、chatml、plain，或一个 Jinja "
+            "模板文件的路径。换成模型不熟悉的格式：它还得先学会格式。"
         ),
     )
     report_to: Annotated[tuple[Tracker, ...], BeforeValidator(as_list)] = Field(
