@@ -1,13 +1,14 @@
-"""``python -m bench train …``, ``serving …``, ``kernels …`` and ``predictions …``."""
+"""``python -m bench train …``, ``serving …``, ``kernels …``, ``predictions …`` and ``data …``."""
 
 import sys
 
-USAGE = """usage: python -m bench train|serving|kernels|predictions [OPTIONS]
+USAGE = """usage: python -m bench train|serving|kernels|predictions|data [OPTIONS]
 
   train     Danlu's training against LLaMA-Factory's
   serving   Danlu's serving against the script it replaces
   kernels   parts of a training step beside the plain way
   predictions  what the plan predicts beside what runs take
+  data      how fast data are checked and encoded
 
 `python -m bench train --help` lists the options; bench/README.md says how to read the results."""
 
@@ -33,6 +34,10 @@ def main() -> int:
         from bench import predictions
 
         return predictions.main(words)
+    if name == "data":
+        from bench import data_speed
+
+        return data_speed.main(words)
     print(USAGE, file=sys.stderr)
     return 0 if name in {"-h", "--help"} else 2
 

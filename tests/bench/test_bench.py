@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from bench import kernels
+from bench import data_speed, kernels
 from bench.shapes import write_shape
 from bench.train_results import Loop, Run, Work, by_name, compare, read_danlu, read_peer, table
 from bench.train_task import (
@@ -33,6 +33,7 @@ from danlu.events import EventLog, Finished, Step
 from danlu.models.architecture import Architecture, read_architecture
 from danlu.models.load import load_tokenizer
 from danlu.recipe_file import load_recipe
+from tests.data.files import question_rows, write_json_rows
 from tests.tiny import write_tiny_model
 
 TASK = Task(
@@ -302,3 +303,16 @@ def test_all_ways_of_a_product_are_measured(monkeypatch: pytest.MonkeyPatch) -> 
     times = kernels.products(64, 128, 3, repeats=1)
     assert set(times) == {"torch", "transposed", "onednn"}
     assert all(0 < seconds < math.inf for seconds in times.values())
+
+
+def test_the_speed_of_data_is_measured_on_rows_that_give_the_same_ids(tmp_path, capsys):
+    write_tiny_model(tmp_path / "tiny")
+    rows = write_json_rows(tmp_path / "rows.json", question_rows(5))
+    words = ["--rows", str(rows), "--model", str(tmp_path / "tiny"), "--count", "12", "--encoded", "7"]
+    assert data_speed.main([*words, "--repeats", "1", "--json"]) == 0
+    told = json.loads(capsys.readouterr().out)
+    assert told["same_ids"] is True
+    assert {way: result["rows"] for way, result in told["results"].items()} == dict(
+        zip(data_speed.WAYS, (12, 7, 7), strict=True)
+    )
+    assert all(result["peak_bytes"] > 1e7 for result in told["results"].values())

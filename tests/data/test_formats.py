@@ -103,6 +103,7 @@ def test_conversations_are_read_in_every_usual_form(row):
 CALL = {"name": "menu", "arguments": {"kind": "tea"}}
 RESULT = {"role": "tool", "content": "oolong"}
 PICTURE = {"type": "image_url", "image_url": "x"}
+CALLED = "messages[2].tool_calls[1]"
 BAD_CALL = {"name": "f", "arguments": "no"}
 TOOLS = [{"type": "function", "function": {"name": "menu", "parameters": {}}}]
 
@@ -169,7 +170,7 @@ def test_single_answers_may_be_context():
         ([{"role": "user", "content": [PICTURE]}, SAID], "formats.not_text", "messages[1].content[1]"),
         ([{"role": "user", "content": 5}, SAID], "data.field_not_text", "messages[1].content"),
         ([USER, {"role": "assistant", "tool_calls": [{"x": 1}]}], "formats.call_shape", "messages[2].tool_calls[1]"),
-        ([USER, {"role": "assistant", "tool_calls": [BAD_CALL]}], "formats.call_arguments", "messages[2].tool_calls[1]"),
+        ([USER, {"role": "assistant", "tool_calls": [BAD_CALL]}], "formats.call_arguments", CALLED),
         ([USER, {"from": "function_call", "value": "no json"}], "formats.call_json", "messages[2].value"),
         ([USER | {"reasoning": "hm"}, SAID], "formats.only_assistant", "messages[1]"),
     ],

@@ -121,7 +121,7 @@ def test_a_bad_line_is_named_with_its_field(tmp_path, line, key, says):
     [
         (b"", "data.empty_file"),
         (b"\n \n", "data.empty_file"),
-        ("问".encode("gbk"), "data.not_utf8"),
+        (b"\xe9 \xff", "data.not_utf8"),
         (None, "data.missing_file"),
     ],
 )

@@ -26,6 +26,8 @@ CONTAINED: Final = 0.6
 NEARLY_EQUAL: Final = 0.9
 # Min-wise hashing (Broder 1997, "On the resemblance and containment of documents") in bands (Leskovec, Rajaraman,
 # Ullman, "Mining of massive datasets", chapter 3): of pairs with a Jaccard index of 0.6, 99.2 % share a band.
+# More questions than this are not compared with each other: what they are compared by takes 1.5 kB each (measured).
+MOST_COMPARED: Final = 300_000
 _BANDS: Final = 20
 _ROWS: Final = 3
 _SEED: Final = 20_240_601

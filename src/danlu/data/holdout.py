@@ -10,7 +10,7 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from danlu.data.alike import clusters
+from danlu.data.alike import MOST_COMPARED, clusters
 from danlu.data.split import HoldoutBy, aside_by_cluster, choose_aside, normalise
 
 Bools = npt.NDArray[np.bool_]
@@ -26,12 +26,12 @@ def questions_aside(
         share: wanted share, 0 to below 1.
         seed: another seed gives another choice.
         by: ``cluster`` keeps questions together that ask the same in nearly the same words; ``question`` only those
-            that are equal but for case and signs.
+            that are equal but for case and signs, which is also how more than ``MOST_COMPARED`` rows are chosen from.
         chosen_among: rows that may be measured on, shape [N]; the others go where their question is. None for all.
     """
     keys = [normalise(question) for question in questions]
     among = np.ones(len(keys), dtype=np.bool_) if chosen_among is None else chosen_among
-    if by == "question":
+    if by == "question" or len(questions) > MOST_COMPARED:
         chosen = choose_aside((key for key, may in zip(keys, among, strict=True) if may), share, seed)
         return np.array([key in chosen for key in keys], dtype=np.bool_)
     labels = clusters(questions)

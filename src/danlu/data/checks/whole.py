@@ -14,7 +14,7 @@ from typing import Final
 
 import numpy as np
 
-from danlu.data.alike import Known, clusters
+from danlu.data.alike import MOST_COMPARED, Known, clusters
 from danlu.data.checks.content import DECLINES, breaks_off, ends_well, script_of
 from danlu.data.checks.findings import Findings
 from danlu.data.conversations import Conversation
@@ -33,8 +33,6 @@ _DOMINATING: Final = 0.2
 # An answer of 20 times the usual length is another kind of row (a document that slipped in).
 _LONG: Final = 20
 _LONG_CHARACTERS: Final = 3000
-# More questions than this are not compared with each other: their texts would need gigabytes.
-MOST_COMPARED: Final = 2_000_000
 _NAMED: Final = 8
 
 
