@@ -74,6 +74,10 @@ def test_a_column_error_names_the_column_as_the_file_does():
 def test_prompt_and_completion_may_be_messages():
     row = {"prompt": [{"role": "system", "content": "S"}, USER], "completion": [SAID]}
     assert turns(row) == [("system", "S"), *ASKED]
+    beside = {"prompt": [USER], "completion": [SAID], "system": "S"}
+    assert turns(beside) == [("system", "S"), *ASKED]
+    twice = {"prompt": [{"role": "system", "content": "T"}, USER], "completion": [SAID], "system": "S"}
+    assert refused(twice).key == "formats.late_system"
     long = {"prompt": [USER, SAID, {"role": "user", "content": "More?"}], "completion": [SAID]}
     assert made(long)[1][0].learn == (False, False, False, True), "what stands in the prompt is context"
 
@@ -173,6 +177,8 @@ def test_single_answers_may_be_context():
         ([USER, {"role": "assistant", "tool_calls": [BAD_CALL]}], "formats.call_arguments", CALLED),
         ([USER, {"from": "function_call", "value": "no json"}], "formats.call_json", "messages[2].value"),
         ([USER | {"reasoning": "hm"}, SAID], "formats.only_assistant", "messages[1]"),
+        ([USER, SAID | {"weight": [1]}], "formats.message_weight", "messages[2].weight"),
+        ([USER, {"from": "function_call", "value": "[" * 100_000}], "formats.call_json", "messages[2].value"),
     ],
 )  # fmt: skip
 def test_a_conversation_that_is_none_is_refused_with_its_message(messages, key, field):

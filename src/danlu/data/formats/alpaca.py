@@ -116,6 +116,9 @@ class ColumnsFormat:
 
     def _messages(self, file: Path | str, row: Row, asks: str, answers: str) -> Conversation:
         question = _as_turns(file, row, asks, "user")
+        system = next((name for name in row.values if fold(name) in {fold(other) for other in SYSTEMS}), None)
+        if system is not None and (text := text_of(file, row, system)):
+            question = [Turn(Message("system", text), learn=False), *question]
         turns = [*question, *_as_turns(file, row, answers, "assistant")]
         require_order(file, row, answers, turns)
         learn = tuple(turn.learn and number >= len(question) for number, turn in enumerate(turns))

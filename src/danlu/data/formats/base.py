@@ -92,7 +92,7 @@ def tools_of(file: Path | str, row: Row) -> str:
     if isinstance(value, str) and value.strip():
         try:
             value = json.loads(value)
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DataError("formats.tools_shape", place(file, row, "tools"), kind=str(error)) from None
     if value in (None, "", []) or (isinstance(value, str) and not value.strip()):
         return ""

@@ -180,7 +180,7 @@ def _call(file: Path | str, row: Row, field: str, value: JsonValue) -> ToolCall:
     if isinstance(arguments, str):
         try:
             arguments = json.loads(arguments or "{}")
-        except ValueError:
+        except (ValueError, RecursionError):
             arguments = None
     if not isinstance(arguments, dict):
         raise DataError("formats.call_arguments", place(file, row, field), value=excerpt(inner.get("arguments")))
@@ -191,7 +191,7 @@ def _called(file: Path | str, row: Row, field: str, text: str) -> list[ToolCall]
     """Read a call, or a list of calls, that is written as JSON in a text."""
     try:
         value = json.loads(text)
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:
         raise DataError("formats.call_json", place(file, row, field), reason=str(error)) from None
     items = value if isinstance(value, list) else [value]
     if not items:
@@ -206,7 +206,7 @@ def _learned(file: Path | str, row: Row, field: str, item: dict[str, JsonValue],
         value = item.get(key)
         if value is None:
             continue
-        if not isinstance(value, bool) and value not in {0, 1}:
+        if not isinstance(value, bool | int | float) or value not in {0, 1}:
             raise DataError("formats.message_weight", place(file, row, f"{field}.{key}"), value=excerpt(value))
         wished = bool(value)
     if wished and role != "assistant":
