@@ -153,7 +153,7 @@ class ChatFormat:
     @cached_property
     def control(self) -> ControlTokens:
         """The special tokens, and what becomes of them where people write them."""
-        return ControlTokens(self.tokenizer)
+        return ControlTokens(self.tokenizer, self.template.source)
 
     @property
     def can_think(self) -> bool:

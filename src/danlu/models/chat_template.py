@@ -12,7 +12,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import count
+from itertools import count, pairwise
 from typing import TYPE_CHECKING, Any, Final, Literal
 
 import jinja2
@@ -179,11 +179,11 @@ class ChatTemplate:
                 return _Lost(keys.get(role, "templates.turn_lost"), turn)
             if any(mark not in text for mark in calls[turn]):
                 return _Lost("templates.no_calls", turn)
-        places = [
-            text.index(mark) for mark, (role, *_) in zip(contents, shape, strict=True) if mark and role != "system"
-        ]
-        if places != sorted(places):
-            return _Lost("templates.reordered", next(i for i in range(1, len(places)) if places[i] < places[i - 1]))
+        places = [(turn, text.index(mark)) for turn, mark in enumerate(contents) if mark]
+        spoken = [(turn, place) for turn, place in places if shape[turn][0] != "system"]
+        for (_, before), (turn, place) in pairwise(spoken):
+            if place < before:
+                return _Lost("templates.reordered", turn)
         return None
 
     def _lost(self, lost: _Lost, messages: Sequence[Message]) -> ModelError:
