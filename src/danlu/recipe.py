@@ -21,6 +21,7 @@ from danlu.recipe_train import TrainSection
 Objective = Literal["sft", "pretrain", "semi", "dpo", "kto", "orpo"]
 Method = Literal["lora", "qlora", "full", "freeze"]
 Strategy = Literal["ddp", "fsdp", "zero1", "zero2", "zero3"]
+Thinks = Literal["auto", "on", "off"]
 Tracker = Literal["none", "tensorboard", "wandb", "swanlab", "mlflow"]
 
 
@@ -211,6 +212,18 @@ class Recipe(Section):
         json_schema_extra=zh(
             "课文的书写格式：auto（用模型自带的对话模板；没有模板的基座模型用 ChatML）、chatml、plain，或一个 Jinja "
             "模板文件的路径。换成模型不熟悉的格式：它还得先学会格式。"
+        ),
+    )
+    thinking: Thinks = Field(
+        "auto",
+        description=(
+            "Whether a pupil that can think aloud (<think>) does so. auto: where the examples carry reasoning it is "
+            "learned, otherwise answers follow an empty think block that is not; off leaves reasoning in the examples "
+            "out; on with plain examples unlearns thinking. Models without think blocks have no such choice."
+        ),
+        json_schema_extra=zh(
+            "会把思考写出来（<think>）的学生是否这样做。auto：样本带推理就学推理，否则在不学习的空思考块之后作答；off"
+            "会略去样本中的推理；on 而样本都是直接作答：会忘掉思考。没有思考块的模型不受影响。"
         ),
     )
     report_to: Annotated[tuple[Tracker, ...], BeforeValidator(as_list)] = Field(

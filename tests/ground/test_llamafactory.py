@@ -86,7 +86,7 @@ def test_a_file_as_llamafactory_ships_it_becomes_a_recipe(place):
         "chat_template": "auto", "data.holdout": "auto", "lora.lora_alpha": "auto", "train.weight_decay": 0.01,
         "eval.every": "auto",
         "eval.early_stopping": "auto", "resources.devices": "auto", "resources.strategy": "auto",
-        "train.share_prefix": "auto",
+        "train.share_prefix": "auto", "thinking": "auto",
     }  # fmt: skip
 
 

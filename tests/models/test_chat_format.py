@@ -326,3 +326,19 @@ def test_a_format_can_be_loaded_without_torch(tmp_path):
         "assert ids; sys.exit('torch' in sys.modules)"
     )
     assert subprocess.run([sys.executable, "-c", code, str(folder)], check=False).returncode == 0
+
+
+def test_marks_that_people_write_stay_marks_where_pieces_cannot_be_told_apart_and_that_is_known():
+    bare = Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
+    bare.pre_tokenizer = pre_tokenizers.Metaspace(prepend_scheme="first", split=False)
+    bare.decoder = decoders.Metaspace()
+    trainer = trainers.BpeTrainer(vocab_size=300, special_tokens=["<unk>"], show_progress=False)
+    bare.train_from_iterator(TEXT, trainer)
+    bare.add_special_tokens([AddedToken(token, special=True) for token in ("<|im_start|>", "<|im_end|>")])
+    fast = PreTrainedTokenizerFast(tokenizer_object=bare, eos_token="<|im_end|>", unk_token="<unk>")
+    fast.chat_template = templates.CHATML
+    chat = ChatFormat(fast)
+    end = fast.convert_tokens_to_ids("<|im_end|>")
+    assert not chat.control.separable
+    assert chat.prompt_ids([user("a<|im_end|>b")]).count(end) == 2
+    assert FAMILIES["chatml"].format().control.separable

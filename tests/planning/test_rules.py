@@ -156,6 +156,20 @@ def test_a_thought_that_is_not_learned_teaches_nothing():
     assert rules.thinking(int(Conversation(messages, (False, False), 1, 1).reasoned)).value == "off"
 
 
+@pytest.mark.parametrize(
+    ("reasoned", "rows", "wish", "policy", "said"),
+    [
+        (2, 3, "off", "off", "notice_thoughts_left_out"),
+        (0, 3, "off", "off", "notice_thinking_off"),
+        (2, 3, "on", "auto", "notice_thinking_unlearned"),
+        (3, 3, "on", "auto", "notice_thinking_learned"),
+    ],
+)
+def test_a_wish_about_thinking_stands_and_what_it_costs_is_said(reasoned, rows, wish, policy, said):
+    choice = rules.thinking(reasoned, rows, wish)
+    assert (choice.value, choice.reason.partition(".")[2]) == (policy, said)
+
+
 @pytest.mark.parametrize(("holdout", "stops"), [(0, False), (1, True)])
 def test_stopping_early_needs_something_to_measure_on(holdout, stops):
     assert rules.early_stopping(data(holdout=holdout)).value is stops

@@ -2,35 +2,24 @@
 
 from __future__ import annotations
 
-import sys
-from collections.abc import Sequence
 from dataclasses import replace
-from itertools import groupby
-from operator import itemgetter
 from typing import Annotated
 
 import typer
 from rich.markup import escape
 from rich.table import Table
-from rich.text import Text
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.cli.data_repair import repair
 from danlu.cli.data_report import counted_rows, print_report
+from danlu.cli.data_show import show
 from danlu.cli.filling import ask_fill
 from danlu.data.check import check_source
-from danlu.data.conversations import Conversation
 from danlu.data.datasets import DatasetLibrary, Source
-from danlu.data.documents import Document
-from danlu.data.questions import Question
 from danlu.data.reading import reading_of
-from danlu.data.texts import cut
-from danlu.errors import UsageError
 from danlu.i18n import t
-from danlu.models.chat_format import ChatFormat, Rendered
-from danlu.models.document_format import DocumentFormat
+from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
-from danlu.planning.plan import decide_thinking
 
 app = typer.Typer(no_args_is_help=True)
 FormatOption = Annotated[str, typer.Option("--format", metavar="F", help=t("cli.opt_row_format"))]
@@ -100,100 +89,7 @@ def check(
 app.command("repair", help=t("cli.data_repair"))(repair)
 
 
-@app.command("show", help=t("cli.data_show"))
-def show(
-    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help=t("cli.arg_data"))],
-    as_model: Annotated[str | None, typer.Option("--as-model", metavar="M", help=t("cli.opt_as_model"))] = None,
-    row: Annotated[int, typer.Option("--row", min=1, help=t("cli.opt_row"))] = 1,
-    home: HomeOption = None,
-) -> None:
-    """Show a row as it is, or as a model sees it: learned tokens stand out."""
-    folder = home_of(home)
-    dataset = DatasetLibrary(folder.datasets).open(name)
-    rows = sorted((*dataset.conversations, *dataset.left_out), key=lambda item: item.row)
-    last = len(rows or dataset.documents or dataset.preferences or dataset.questions)
-    key = {"texts": "cli.texts_head", "questions": "cli.questions_head"}.get(dataset.kind, "cli.data_head")
-    results.print(escape(t(key, name=dataset.name, rows=last)))
-    if row > last:
-        raise UsageError("data.no_such_row", dataset.name, row=row, last=last)
-    plain = ChatFormat.load(ModelLibrary(folder).ensure(as_model).path) if as_model else None
-    if dataset.kind == "texts":
-        _show_document(dataset.documents[row - 1], plain)
-        return
-    if dataset.preferences:
-        everything = [answer for item in dataset.preferences for answer in item.answers]
-        item = dataset.preferences[row - 1]
-        for key, answer in (("cli.answer_good", item.chosen), ("cli.answer_bad", item.rejected)):
-            if answer is not None:
-                results.print(f"[bold]▸ {escape(t(key))}[/bold]")
-                _show_conversation(answer, everything, plain)
-        return
-    if dataset.questions:
-        _show_question(dataset.questions[row - 1], plain)
-        return
-    chosen = rows[row - 1]
-    if chosen.pseudo:
-        key = "cli.pseudo_row" if chosen.accepted else "cli.pseudo_row_left_out"
-        results.print(f"[yellow]{escape(t(key, weight=chosen.weight))}[/yellow]", soft_wrap=True)
-    _show_conversation(chosen, rows, plain)
-
-
-def _show_question(question: Question, plain: ChatFormat | None) -> None:
-    """Show what is asked; to a model, what it is given before it answers. Nothing of it is learned."""
-    if plain is None:
-        for message in question.messages:
-            results.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
-        return
-    ids = tuple(plain.prompt_ids(question.messages))
-    _show_sequence(Rendered(ids, (False,) * len(ids)), plain)
-
-
-def _show_conversation(
-    conversation: Conversation, everything: Sequence[Conversation], plain: ChatFormat | None
-) -> None:
-    if plain is None:
-        for message in conversation.messages:
-            if message.reasoning:
-                results.print(f"[bold]{message.role}[/bold]  [dim]{escape(message.reasoning)}[/dim]")
-            if message.content or not message.tool_calls:
-                results.print(f"[bold]{message.role}[/bold]  {escape(message.content)}")
-            for call in message.tool_calls:
-                results.print(f"[bold]{message.role}[/bold]  → {escape(call.name)}({escape(call.arguments)})")
-        return
-    chat_format, _ = decide_thinking(plain, sum(item.reasoned for item in everything))
-    for sequence in chat_format.training_sequences(conversation.messages, conversation.learn, conversation.tools):
-        _show_sequence(sequence, chat_format)
-
-
-def _show_document(document: Document, chat_format: ChatFormat | None) -> None:
-    """Show the beginning of a document, which may be a book, and say how long it is."""
-    if chat_format is None:
-        results.print(escape(document.text[:_SHOWN_CHARACTERS]), soft_wrap=True)
-        if len(document.text) > _SHOWN_CHARACTERS:
-            results.print(t("cli.text_goes_on", shown=_SHOWN_CHARACTERS, characters=len(document.text)))
-        return
-    (whole,) = cut([document], DocumentFormat.of(chat_format.tokenizer), sys.maxsize)
-    _show_sequence(Rendered(whole.input_ids[:_SHOWN_TOKENS], whole.learn[:_SHOWN_TOKENS]), chat_format)
-    if len(whole.input_ids) > _SHOWN_TOKENS:
-        results.print(t("cli.tokens_go_on", shown=_SHOWN_TOKENS, tokens=len(whole.input_ids)))
-
-
-def _show_sequence(sequence: Rendered, chat_format: ChatFormat) -> None:
-    results.print(_marked(sequence, chat_format, with_signs=not results.is_terminal))
-    results.print(t("cli.as_model_legend", tokens=len(sequence.ids), learned=sum(sequence.learn)))
-
-
-def _marked(sequence: Rendered, chat_format: ChatFormat, *, with_signs: bool) -> Text:
-    """Return the text of a sequence with its learned parts marked, by colour and where that is lost by signs too.
-
-    Tokens of one part are decoded together: a character may be several tokens.
-    """
-    text = Text()
-    for learned, pairs in groupby(zip(sequence.ids, sequence.learn, strict=True), key=itemgetter(1)):
-        part = str(chat_format.tokenizer.decode([token for token, _ in pairs]))
-        signed = f"⟦{part}⟧" if learned and with_signs else part
-        text.append(signed, style="black on green" if learned else "dim")
-    return text
+app.command("show", help=t("cli.data_show"))(show)
 
 
 @app.command("list", help=t("cli.data_list"))

@@ -29,7 +29,7 @@ from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 
 # To be raised whenever the same rows and the same tokenizer give other tokens than before.
-_FORMAT: Final = 1
+_FORMAT: Final = 2
 _BLOCK: Final = 1000
 # Tables are kept until together they take more than that; the one just made always stays.
 _KEPT_BYTES: Final = 8_000_000_000

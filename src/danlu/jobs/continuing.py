@@ -15,6 +15,7 @@ from danlu.errors import ExportError, RecipeError, TrainingError
 from danlu.export.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, MergedWeights, read_adapter_config
 from danlu.files import disk_errors, sha256_of
 from danlu.jobs.runs import RunFolder, Runs
+from danlu.models.base_template import TEMPLATE_FILE
 from danlu.models.catalogue import of_hub
 from danlu.models.fingerprint import fingerprint
 from danlu.models.library import ModelFolder
@@ -39,6 +40,7 @@ class Start:
         config: its ``adapter_config.json``.
         base: the base that it is known to belong to; None for a folder.
         new_tokens: the tokens that were added to the vocabulary it was trained with.
+        template: file of the chat template it was trained with; None where only the base's own is known.
     """
 
     folder: Path
@@ -46,6 +48,7 @@ class Start:
     config: dict[str, Any]
     base: BaseModelRef | None = None
     new_tokens: tuple[str, ...] = ()
+    template: Path | None = None
 
 
 def find_start(home: Home, recipe: Recipe) -> Start | None:
@@ -101,7 +104,10 @@ def fit_recipe(recipe: Recipe, start: Start | None) -> Recipe:
         raise RecipeError(
             "jobs.start_conflict", "new_tokens", wish=_shown(recipe.new_tokens), value=_shown(start.new_tokens)
         )
-    return recipe.model_copy(update={"lora": lora.model_copy(update=shape), "new_tokens": start.new_tokens})
+    update: dict[str, Any] = {"lora": lora.model_copy(update=shape), "new_tokens": start.new_tokens}
+    if start.template is not None and recipe.chat_template == "auto":
+        update["chat_template"] = str(start.template)
+    return recipe.model_copy(update=update)
 
 
 def require_base(start: Start, base: ModelFolder) -> None:
@@ -159,7 +165,7 @@ def _of_run(run: RunFolder) -> Start:
         raise RecipeError("jobs.start_of_weights", _FIELD, run=run.name)
     plan = run.plan()
     base = BaseModelRef(name=plan.model, fingerprint=plan.base_fingerprint)
-    return _found(run.adapter, "run", run.name, base, plan.new_tokens)
+    return _found(run.adapter, "run", run.name, base, plan.new_tokens, run.tokenizer)
 
 
 def _of_version(folder: Path) -> Start:
@@ -167,11 +173,18 @@ def _of_version(folder: Path) -> Start:
     export = version.export("adapter")
     if export is None:
         raise RecipeError("jobs.start_of_weights", _FIELD, run=version.id)
-    return _found(folder / export.path, "version", version.id, version.base, version.new_tokens)
+    return _found(
+        folder / export.path, "version", version.id, version.base, version.new_tokens, folder / version.tokenizer
+    )
 
 
 def _found(
-    folder: Path, kind: Any, name: str, base: BaseModelRef | None = None, new_tokens: tuple[str, ...] = ()
+    folder: Path,
+    kind: Any,
+    name: str,
+    base: BaseModelRef | None = None,
+    new_tokens: tuple[str, ...] = (),
+    tokenizer: Path | None = None,
 ) -> Start:
     config = read_adapter_config(folder)
     began = config.get("init_lora_weights")
@@ -180,7 +193,8 @@ def _found(
     if config.get("trainable_token_indices") and not new_tokens:
         raise RecipeError("jobs.start_tokens", _FIELD, adapter=name)
     origin = ContinuedFrom(kind=kind, name=name, sha256=sha256_of(folder / ADAPTER_WEIGHTS))
-    return Start(folder, origin, config, base, new_tokens)
+    template = None if tokenizer is None else tokenizer / TEMPLATE_FILE
+    return Start(folder, origin, config, base, new_tokens, template if template and template.is_file() else None)
 
 
 def _shown(value: object) -> str:

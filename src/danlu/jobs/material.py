@@ -136,8 +136,9 @@ def decide_material(
     if recipe.objective in PREFERENCES:
         preferences = _preferences(library, datasets, recipe)
         holdout = decide_holdout(recipe, len(preferences))
-        reasoned = sum(answer.reasoned for item in preferences for answer in item.answers)
-        chat_format, notices = decide_thinking(chat_format, reasoned)
+        answers = [answer for item in preferences for answer in item.answers]
+        reasoned = sum(answer.reasoned for answer in answers)
+        chat_format, notices = decide_thinking(chat_format, reasoned, len(answers), recipe.thinking)
         judged = split_preferences(preferences, float(holdout.value or 0), seed)
         return Decided(_of_preferences(chat_format, judged, recipe.objective, datasets[0].name), holdout, notices)
     read = Answers.of(library, datasets, recipe)
@@ -145,7 +146,7 @@ def decide_material(
         raise DataError("data.none_accepted", datasets[0].name, rows=read.left_out)
     require_unsmoothed(recipe, read.weighed)
     holdout = decide_holdout(recipe, int((~read.pseudo).sum()))
-    chat_format, notices = decide_thinking(chat_format, read.reasoned)
+    chat_format, notices = decide_thinking(chat_format, read.reasoned, len(read.conversations), recipe.thinking)
     if aside is None:
         chosen = read.split(float(holdout.value or 0), seed)
         made = _of_conversations(chat_format, encoder, read, chosen)
@@ -155,8 +156,6 @@ def decide_material(
         chosen = read.everything
         made = _of_conversations(chat_format, encoder, read, chosen, Answers.of(library, [aside], recipe))
         notices = (*notices, *_copied_questions(made.split, aside.name))
-    if recipe.data.learn == "last":
-        notices = (*notices, Notice(code="planning.notice_learn_last"))
     learned = Selected(read.conversations, np.flatnonzero(chosen.train & read.pseudo))
     notices = (*notices, *pseudo_notices(int(read.pseudo.sum()), learned, read.left_out))
     return Decided(made, holdout, notices)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from contextlib import nullcontext
 from datetime import UTC, datetime
+from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from peft import PeftModel
 
@@ -34,6 +36,7 @@ from danlu.jobs.preparing import Prepared, load_base, set_up_process, stage
 from danlu.jobs.runs import RunFolder, TrainReport, prediction_error
 from danlu.jobs.trackers.tracking import tracking
 from danlu.jobs.watching import asker, questions_of
+from danlu.models.base_template import fit_template
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
 from danlu.models.versions import ModelVersion, ProofSummary
@@ -227,15 +230,21 @@ def publish_base(home: Home, name: str, tell: Tell, quant: str = "q8_0") -> Mode
     home.make()
     with stage(tell, "model", "jobs.stage_model", name=name):
         base = ModelLibrary(home).ensure(name, pull_teller(tell))
-    with stage(tell, "export", "jobs.stage_export"):
+    with stage(tell, "export", "jobs.stage_export"), TemporaryDirectory() as scratch:
+        folder = Path(scratch) / "tokenizer"
+        template = fit_template(base.path, folder, "auto")
+        if template is not None:
+            tell(Note(text=t("templates.note_given", name=template.name, end=template.token)))
+        tokenizer = base.path if template is None else folder
         version = register_version(
             home,
             name=base.name,
             base=base,
             adapter=None,
-            chat_format=ChatFormat.load(base.path),
+            chat_format=ChatFormat.load(tokenizer),
             formats=("gguf",),
             quant=quant,
+            tokenizer=tokenizer,
         )
         _note_agreement(version, tell)
     tell(Published(version=version.id))

@@ -44,16 +44,17 @@ from danlu.jobs.messages import (
 from danlu.jobs.mixing import register_unlabelled, with_texts
 from danlu.jobs.runs import RunFolder, Runs
 from danlu.jobs.trackers.tracking import require_trackers
-from danlu.models.base_template import write_with_template
+from danlu.models.base_template import fit_template
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 from danlu.models.fingerprint import fingerprint
 from danlu.models.library import ModelFolder, ModelLibrary
-from danlu.models.load import load_model, load_tokenizer
+from danlu.models.load import load_model
 from danlu.models.new_tokens import begin_as_means, pieces_of, write_tokenizer
 from danlu.models.versions import DatasetRef
 from danlu.planning.devices import decide_devices
 from danlu.planning.estimate import predict
+from danlu.planning.form import decide_form
 from danlu.planning.plan import Notice, Plan, make_plan, with_probed_rate
 from danlu.planning.probe import probe_rate
 from danlu.planning.requirements import require_built
@@ -148,11 +149,10 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         with _new_run(home, manifests[0].name) as run:
             if recipe.new_tokens:
                 write_tokenizer(base.path, recipe.new_tokens, run.path / "tokenizer")
-            given = _give_template(recipe, base, run)
+            template = fit_template(base.path, run.path / "tokenizer", recipe.chat_template)
             decided = decide_material(recipe, base, machine, library, encoder, datasets, measured, run.tokenizer)
             plan = _decide(recipe, base, machine, datasets, decided, measured, start, run)
-            if given is not None:
-                plan = plan.model_copy(update={"notices": (*plan.notices, given)})
+            plan = decide_form(plan, recipe, template, can_think=decided.material.chat_format.can_think)
             plan = plan.model_copy(update={"unlabelled": tuple(_ref(item) for item in unlabelled)})
             material = with_texts(decided.material, plan, recipe, library, encoder)
             if plan.unlabelled:
@@ -310,18 +310,6 @@ def load_base(base: ModelFolder, run: RunFolder, plan: Plan, *, whole: bool = Fa
 
 def _ref(manifest: DatasetManifest) -> DatasetRef:
     return DatasetRef(name=manifest.name, version=manifest.version, sha256=manifest.sha256)
-
-
-def _give_template(recipe: Recipe, base: ModelFolder, run: RunFolder) -> Notice | None:
-    """Write the run's tokenizer with a chat template where the base has none or another one is asked for."""
-    wish = recipe.chat_template
-    if wish == "auto":
-        if load_tokenizer(base.path).chat_template:
-            return None
-        wish = "chatml"
-    written = write_with_template(run.tokenizer or base.path, run.path / "tokenizer", wish)
-    end = ChatFormat.load(run.path / "tokenizer").end_of_turn.strip()
-    return Notice(code="planning.notice_template", params={"name": written.name, "end": end})
 
 
 def _goes_on(start: Start) -> Notice:

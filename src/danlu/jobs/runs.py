@@ -128,7 +128,7 @@ class RunFolder:
 
     @property
     def tokenizer(self) -> Path | None:
-        """The folder of its tokenizer where that has new tokens; None where it is the base's own."""
+        """The folder of its tokenizer where that has new tokens or a template it was given; None for the base's own."""
         folder = self.path / "tokenizer"
         return folder if folder.is_dir() else None
 

@@ -128,6 +128,31 @@ def write_with_template(source: Path, folder: Path, wish: str) -> WrittenTemplat
     return WrittenTemplate(Path(wish).name)
 
 
+def fit_template(base: Path, folder: Path, wish: str) -> WrittenTemplate | None:
+    """Write the template of a run beside its tokenizer, where it is not the model's own.
+
+    Args:
+        base: folder of the base model.
+        folder: where the run's tokenizer belongs; it may be there already, with new tokens.
+        wish: ``auto``, ``chatml``, ``plain``, or the path of a Jinja template.
+
+    Returns:
+        What was written; None where the model keeps its own template, or the file has the same one, and nothing was.
+
+    Raises:
+        RecipeError: see ``write_with_template``.
+        ModelError: see ``write_with_template``.
+    """
+    source = folder if folder.is_dir() else base
+    if wish == "auto":
+        if load_tokenizer(source).chat_template:
+            return None
+        wish = "chatml"
+    elif wish not in _TEMPLATES and read_template(Path(wish)) == load_tokenizer(source).chat_template:
+        return None
+    return write_with_template(source, folder, wish)
+
+
 def read_template(path: Path) -> str:
     """Read a Jinja template.
 

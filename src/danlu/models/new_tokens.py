@@ -1,6 +1,7 @@
 """Words that a vocabulary gains: the tokenizer with them, and the rows that stand for them in a model.
 
-A new word is an ordinary token, not a special one: special tokens vanish from the text that people are shown. Each row
+A new word is an ordinary token, not a special one: special tokens vanish from the text that people are shown, as the
+marks of ChatML shall. Each row
 begins as the mean of the rows of the pieces the word was split into before, so that the model begins near the meaning
 it already has (Hewitt 2021, "Initializing New Word Embeddings for Pretrained Language Models"). Not for training them.
 """
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 from danlu.errors import RecipeError
+from danlu.models.base_template import IM_END, IM_START
 from danlu.models.checks import TRAINED_WEIGHTS
 from danlu.models.load import TOKENIZER_FILES
 from danlu.models.safetensors_stream import read_header
@@ -22,6 +24,7 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
 EMBEDDING: Final = "model.embed_tokens.weight"
+_MARKS: Final = frozenset({IM_START, IM_END})
 _ADAPTER_CONFIG: Final = "adapter_config.json"
 
 
@@ -49,7 +52,7 @@ def write_tokenizer(base: Path, tokens: Sequence[str], folder: Path) -> None:
             raise RecipeError("models.token_twice", "new_tokens", token=token)
         if token in known or len(raw.encode(token, add_special_tokens=False).ids) == 1:
             raise RecipeError("models.token_known", "new_tokens", token=token)
-    raw.add_tokens([AddedToken(token, special=False, normalized=False) for token in tokens])
+    raw.add_tokens([AddedToken(token, special=token in _MARKS, normalized=False) for token in tokens])
     folder.mkdir(parents=True)
     for name in (*TOKENIZER_FILES, "generation_config.json"):
         if (base / name).is_file():

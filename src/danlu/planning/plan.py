@@ -23,7 +23,7 @@ from danlu.planning.preferences import decide_preference, preference_objective
 from danlu.planning.probe_table import RateProbe
 from danlu.planning.requirements import require_built
 from danlu.planning.rules import Choice
-from danlu.recipe import Recipe, Strategy
+from danlu.recipe import Recipe, Strategy, Thinks
 from danlu.training.settings import ADAPTER_METHODS, FreezeSettings, LoraSettings, TrainSettings
 
 Value = float | int | str | bool | None
@@ -140,6 +140,8 @@ class Plan(BaseModel):
     together: Together | None = None
     # Plans from before clusters were looked for do not say it; their runs must be measured on the same rows again.
     holdout_by: HoldoutBy = "question"
+    learn: Literal["all", "last"] = "all"
+    chat_template: str | None = None
 
 
 class Decider:
@@ -200,16 +202,20 @@ def _wished_share(recipe: Recipe) -> Choice | None:
     return Choice(0.0 if isinstance(wished, str) else float(wished), "planning.chosen")
 
 
-def decide_thinking(plain: ChatFormat, reasoned: int) -> tuple[ChatFormat, tuple[Notice, ...]]:
+def decide_thinking(
+    plain: ChatFormat, reasoned: int, rows: int = 0, wish: Thinks = "auto"
+) -> tuple[ChatFormat, tuple[Notice, ...]]:
     """Return the format that conversations are learned in, and what is to be known of it.
 
     Args:
         plain: the format of the base model; one without think blocks has no policy and is returned as it is.
         reasoned: conversations with a learned answer that carries its reasoning.
+        rows: all conversations.
+        wish: what the recipe says.
     """
     if not plain.can_think:
         return plain, ()
-    policy = rules.thinking(reasoned)
+    policy = rules.thinking(reasoned, rows, wish)
     thinking: Thinking = "auto" if policy.value == "auto" else "off"
     return replace(plain, thinking=thinking), (Notice(code=policy.reason, params=policy.params),)
 

@@ -14,7 +14,7 @@ from danlu.hardware import Machine
 from danlu.models.architecture import Architecture
 from danlu.models.library import ModelFolder
 from danlu.planning.facts import DataFacts
-from danlu.recipe import Method
+from danlu.recipe import Method, Thinks
 from danlu.recipe_lora import LoraSection
 from danlu.training.settings import ADAPTER_METHODS, TrainSettings
 
@@ -70,12 +70,18 @@ def holdout_share(rows: int) -> Choice:
     return Choice(0.1, "planning.holdout_tenth")
 
 
-def thinking(reasoned: int) -> Choice:
+def thinking(reasoned: int, rows: int = 0, wish: Thinks = "auto") -> Choice:
     """What a model that can think is taught: its own reasoning where the answers carry some, else to answer at once.
 
     Args:
         reasoned: conversations with a learned answer that carries its reasoning.
+        rows: all conversations.
+        wish: what the recipe says.
     """
+    if wish == "off" and reasoned:
+        return Choice("off", "templates.notice_thoughts_left_out", {"rows": reasoned})
+    if wish == "on" and reasoned < rows:
+        return Choice("auto", "templates.notice_thinking_unlearned", {"rows": rows - reasoned})
     if reasoned:
         return Choice("auto", "planning.notice_thinking_learned", {"rows": reasoned})
     return Choice("off", "planning.notice_thinking_off")
