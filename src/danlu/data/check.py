@@ -23,7 +23,7 @@ from danlu.data.datasets import Source
 from danlu.data.documents import Document
 from danlu.data.encode import encode
 from danlu.data.examples import Example
-from danlu.data.formats import AnyFormat, require_family
+from danlu.data.formats import AnyFormat, require_family, unread
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
 from danlu.data.reading import Placeholders, Reading
@@ -152,7 +152,7 @@ def _converted(source: Source, family: AnyFormat, state: _Pass, left: Placeholde
     """Go through what rows mean; a row that cannot be used is noted."""
     for row in source:
         state.rows += 1
-        state.unread |= row.values.keys() - family.fields
+        state.unread |= unread(row, family)
         left.look(row)
         try:
             require_family(source.path, row, family)
@@ -265,7 +265,7 @@ def _ignored(state: _Pass, family: AnyFormat) -> None:
     ignored = sorted(state.unread - (_SCORES if state.pseudo else frozenset()))
     if ignored:
         named = ", ".join(ignored[:_NAMED]) + (" …" if ignored[_NAMED:] else "")
-        state.findings.add("data.unknown_fields", "info", fields=named, known=", ".join(sorted(family.fields)))
+        state.findings.add("data.unknown_fields", "info", fields=named, known=", ".join(family.shown))
 
 
 def _amounts(state: _Pass, family: AnyFormat) -> None:

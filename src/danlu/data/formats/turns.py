@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from danlu.data.formats.base import excerpt, require_roles
+from danlu.data.formats.base import excerpt, json_in, require_roles
 from danlu.data.rows import JsonValue, Row, kind_of, place
 from danlu.errors import DataError
 from danlu.models.messages import Message, Role, ToolCall
@@ -178,10 +178,7 @@ def _call(file: Path | str, row: Row, field: str, value: JsonValue) -> ToolCall:
         raise DataError("formats.call_shape", place(file, row, field), value=excerpt(value))
     arguments = inner.get("arguments", inner.get("parameters", {}))
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except ValueError:
-            arguments = None
+        arguments = json_in(file, row, field, arguments or "{}", "formats.call_json")
     if not isinstance(arguments, dict):
         raise DataError("formats.call_arguments", place(file, row, field), value=excerpt(inner.get("arguments")))
     return ToolCall(str(inner["name"]), json.dumps(arguments, ensure_ascii=False))
@@ -189,10 +186,7 @@ def _call(file: Path | str, row: Row, field: str, value: JsonValue) -> ToolCall:
 
 def _called(file: Path | str, row: Row, field: str, text: str) -> list[ToolCall]:
     """Read a call, or a list of calls, that is written as JSON in a text."""
-    try:
-        value = json.loads(text)
-    except ValueError as error:
-        raise DataError("formats.call_json", place(file, row, field), reason=str(error)) from None
+    value = json_in(file, row, field, text, "formats.call_json")
     items = value if isinstance(value, list) else [value]
     if not items:
         raise DataError("formats.call_shape", place(file, row, field), value="[]")
@@ -206,7 +200,7 @@ def _learned(file: Path | str, row: Row, field: str, item: dict[str, JsonValue],
         value = item.get(key)
         if value is None:
             continue
-        if not isinstance(value, bool) and value not in {0, 1}:
+        if not isinstance(value, bool | int | float) or value not in {0, 1}:
             raise DataError("formats.message_weight", place(file, row, f"{field}.{key}"), value=excerpt(value))
         wished = bool(value)
     if wished and role != "assistant":
