@@ -24,9 +24,10 @@ from danlu.data.documents import Document
 from danlu.data.encode import encode
 from danlu.data.examples import Example
 from danlu.data.formats import AnyFormat, require_family, unread
+from danlu.data.placeholders import Found, Placeholders
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
-from danlu.data.reading import Placeholders, Reading
+from danlu.data.reading import Reading
 from danlu.data.rows import Row
 from danlu.data.texts import cut
 from danlu.errors import DanluError
@@ -114,7 +115,7 @@ def check_source(
     """
     family = source.family()
     state = _Pass(Findings(dict(REPAIRS)), chat_format, most)
-    left = Placeholders(kept=source.reading.fill)
+    left = source.placeholders()
     look = _LOOKS[family.kind]
     for block in _blocks(_converted(source, family, state, left)):
         for row, item in block:
@@ -127,11 +128,7 @@ def check_source(
     copies, leaks = _ENDS[family.kind](state, known)
     _ignored(state, family)
     _amounts(state, family)
-    for name, count in left.rows.items():
-        first = left.first[name]
-        state.findings.add(
-            "formats.placeholder", "error", name="{{" + name + "}}", plain=name, rows=count, first=first.index
-        )
+    _placeholders(state, left)
     return DataReport(
         file=str(source.path),
         row_format=family.name,
@@ -153,7 +150,6 @@ def _converted(source: Source, family: AnyFormat, state: _Pass, left: Placeholde
     for row in source:
         state.rows += 1
         state.unread |= unread(row, family)
-        left.look(row)
         try:
             require_family(source.path, row, family)
             item = family.convert(source.path, row)
@@ -161,6 +157,7 @@ def _converted(source: Source, family: AnyFormat, state: _Pass, left: Placeholde
             state.findings.refused(error, row)
             continue
         state.usable += 1
+        left.look(row, item)
         yield row, item
 
 
@@ -266,6 +263,20 @@ def _ignored(state: _Pass, family: AnyFormat) -> None:
     if ignored:
         named = ", ".join(ignored[:_NAMED]) + (" …" if ignored[_NAMED:] else "")
         state.findings.add("data.unknown_fields", "info", fields=named, known=", ".join(family.shown))
+
+
+def _placeholders(state: _Pass, left: Placeholders) -> None:
+    """Note what nobody has filled in, what may be meant as it is, and what is code."""
+    kinds: tuple[tuple[str, Severity, list[Found]], ...] = (
+        ("formats.placeholder", "error", left.open),
+        ("formats.placeholder_doubtful", "warning", left.doubtful),
+    )
+    for key, severity, several in kinds:
+        for found in several:
+            row, line = found.first.index, found.first.line
+            state.findings.add(key, severity, row, line, name=found.shown, plain=found.name, rows=found.rows, first=row)
+    if left.code:
+        state.findings.add("formats.placeholder_code", "info", rows=left.code)
 
 
 def _amounts(state: _Pass, family: AnyFormat) -> None:

@@ -21,7 +21,7 @@ class AlpacaFormat:
 
     name = "alpaca"
     kind: Kind = "conversations"
-    shown = ("instruction", "input", "output", "system", "history", "weight", "accepted", "tools")
+    shown: tuple[str, ...] = ("instruction", "input", "output", "system", "history", "weight", "accepted", "tools")
     fields = frozenset(shown) | KEPT
     folded = False
 

@@ -36,7 +36,7 @@ class ColumnsFormat:
     kind: Kind = "conversations"
     fields = QUESTIONS | ANSWERS | CONTEXTS | SYSTEMS | KEPT
     folded = True
-    shown = ("question", "answer", "context", "system", "history", "weight", "accepted", "tools")
+    shown: tuple[str, ...] = ("question", "answer", "context", "system", "history", "weight", "accepted", "tools")
 
     def matches(self, row: Row) -> bool:
         """Say whether one column asks and another one answers."""

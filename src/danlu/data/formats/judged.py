@@ -1,7 +1,7 @@
 """Rows to judged answers: pairs of a chosen and a rejected answer, or single answers with a label.
 
 What was asked stands in Alpaca's fields, in a column of any name that asks (TRL's ``prompt``), or in a list of messages
-before the answer. Not for token ids (``data.judged``), and not for answers that are simply learned (``alpaca``, ``messages``).
+before the answer. Not for token ids (``data.judged``), nor for answers that are simply learned (``alpaca``).
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class PairFormat:
     kind: Kind = "preferences"
     fields = frozenset({"chosen", "rejected"}) | _ASKED | frozenset(LISTS)
     folded = True
-    shown = ("prompt", "messages", "context", "system", "history", "chosen", "rejected", "tools")
+    shown: tuple[str, ...] = ("prompt", "messages", "context", "system", "history", "chosen", "rejected", "tools")
 
     def matches(self, row: Row) -> bool:
         """Say whether the row has a chosen or a rejected answer."""
@@ -94,10 +94,10 @@ class LabelFormat:
     kind: Kind = "labels"
     fields = frozenset(_LABELS) | ANSWERS | _ASKED | frozenset(LISTS)
     folded = True
-    shown = ("prompt", "completion", "messages", "context", "system", "history", "label", "tools")
+    shown: tuple[str, ...] = ("prompt", "completion", "messages", "context", "system", "history", "label", "tools")
 
     def matches(self, row: Row) -> bool:
-        """Say whether the row has an answer and a label; of a plain ``label``, which may name anything, that it judges."""
+        """Say whether the row has an answer and a label; a plain ``label``, which may name anything, must judge it."""
         field = label_field(row)
         if field is None or not (answering(row) or MessagesFormat().matches(row) or field == "kto_tag"):
             return False

@@ -26,7 +26,7 @@ class MessagesFormat:
     kind: Kind = "conversations"
     fields = frozenset(LISTS) | _MORE
     folded = False
-    shown = ("messages", "conversations", "system", "tools", "weight", "accepted")
+    shown: tuple[str, ...] = ("messages", "conversations", "system", "tools", "weight", "accepted")
 
     def matches(self, row: Row) -> bool:
         """Say whether the row has a list of messages."""

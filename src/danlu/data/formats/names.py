@@ -38,7 +38,8 @@ SYSTEMS: Final = frozenset({"system", "systemprompt", "systemmessage", "系统",
 ABOUT: Final = frozenset({
     "id", "uid", "uuid", "docid", "url", "uri", "link", "title", "source", "author", "date", "time", "timestamp",
     "created", "language", "lang", "license", "category", "tag", "tags", "topic", "type", "meta", "metadata", "name",
-    "filename", "file", "path", "dump", "标题", "题名", "来源", "作者", "日期", "时间", "链接", "类别", "分类", "标签", "语言",
+    "filename", "file", "path", "dump", "标题", "题名", "来源", "作者", "日期", "时间", "链接", "类别", "分类",
+    "标签", "语言",
 })  # fmt: skip
 # Fields that keep their name and meaning beside a question and an answer.
 KEPT: Final = frozenset({"history", "weight", "accepted", "tools", "functions"})

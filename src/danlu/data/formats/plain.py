@@ -37,7 +37,7 @@ class TextFormat:
     kind: Kind = "texts"
     fields = frozenset(_TEXTS)
     folded = False
-    shown = _TEXTS
+    shown: tuple[str, ...] = _TEXTS
 
     def matches(self, row: Row) -> bool:
         """Say whether the row has a text, and nothing that asks or answers beside it."""
@@ -74,7 +74,7 @@ class QuestionFormat:
     kind: Kind = "questions"
     fields = QUESTIONS | CONTEXTS | SYSTEMS | frozenset(_KEPT)
     folded = True
-    shown = ("question", "instruction", "input", "context", "system", "history")
+    shown: tuple[str, ...] = ("question", "instruction", "input", "context", "system", "history")
 
     def matches(self, row: Row) -> bool:
         """Say whether the row asks, and nothing in it looks like an answer."""

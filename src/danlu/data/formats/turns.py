@@ -26,8 +26,8 @@ ROLES: Final[dict[str, Role]] = {
     "系统": "system", "用户": "user", "助手": "assistant", "助理": "assistant", "工具": "tool",
 }  # fmt: skip
 _CALLS: Final = frozenset({"function_call", "tool_call"})
-_ROLE_KEYS: Final = ("role", "from", "speaker")
-_CONTENT_KEYS: Final = ("content", "value", "text")
+ROLE_KEYS: Final = ("role", "from", "speaker")
+CONTENT_KEYS: Final = ("content", "value", "text")
 _REASONING_KEYS: Final = ("reasoning_content", "reasoning", "thinking")
 _PICTURES: Final = ("image", "audio", "video", "file")
 
@@ -56,7 +56,7 @@ def turn_of(file: Path | str, row: Row, field: str, item: dict[str, JsonValue]) 
     Raises:
         DataError: it lacks something or holds something that is not understood.
     """
-    role_key = next((key for key in _ROLE_KEYS if key in item), None)
+    role_key = next((key for key in ROLE_KEYS if key in item), None)
     if role_key is None:
         raise DataError("formats.no_role", place(file, row, field), found=", ".join(list(item)[:8]) or "–")
     spoken = item[role_key]
@@ -64,7 +64,7 @@ def turn_of(file: Path | str, row: Row, field: str, item: dict[str, JsonValue]) 
     if role is None:
         where = place(file, row, f"{field}.{role_key}")
         raise DataError("formats.unknown_role", where, role=excerpt(spoken))
-    content_key = next((key for key in _CONTENT_KEYS if key in item), None)
+    content_key = next((key for key in CONTENT_KEYS if key in item), None)
     content, reasoning, calls = _content(file, row, f"{field}.{content_key}", item.get(content_key or ""))
     for key in _REASONING_KEYS:
         thought = item.get(key)
@@ -120,6 +120,39 @@ def require_order(file: Path | str, row: Row, field: str, turns: Sequence[Turn],
         raise DataError("formats.unanswered", place(file, row, f"{field}[{len(turns)}]"), role=before)
     if not answered and before not in {"user", "tool"}:
         raise DataError("data.prompt_end", place(file, row, field), field=field)
+
+
+def joined(value: JsonValue) -> JsonValue:
+    """Return a list of messages in which texts of the same speaker in a row are one, an empty line between them.
+
+    Anything but a text (calls, parts, what a tool answered) is left as it is, and so is what is no list of messages.
+    """
+    if not isinstance(value, list):
+        return value
+    made: list[JsonValue] = []
+    for item in value:
+        key = _joinable(item)
+        if made and key is not None and key == _joinable(made[-1]):
+            before, content = made[-1], key[1]
+            assert isinstance(before, dict)
+            assert isinstance(item, dict)
+            made[-1] = {**before, content: f"{before[content]}\n\n{item[content]}"}
+        else:
+            made.append(item)
+    return made
+
+
+def _joinable(item: JsonValue) -> tuple[Role, str] | None:
+    """Return who speaks, and the key of the text, of a message that is nothing but a text."""
+    if not isinstance(item, dict) or len(item) != 2:
+        return None
+    role_key = next((key for key in ROLE_KEYS if key in item), "")
+    content_key = next((key for key in CONTENT_KEYS if key in item), "")
+    spoken, said = item.get(role_key), item.get(content_key)
+    if not isinstance(spoken, str) or not isinstance(said, str) or spoken.strip().casefold() in _CALLS:
+        return None
+    role = ROLES.get(spoken.strip().casefold())
+    return (role, content_key) if role in {"user", "assistant"} else None
 
 
 def _after_call(turns: Sequence[Turn], at: int) -> bool:
