@@ -24,7 +24,8 @@ from danlu.data.documents import Document
 from danlu.data.encode import encode
 from danlu.data.examples import Example
 from danlu.data.formats import AnyFormat, require_family, unread
-from danlu.data.placeholders import Found, Placeholders
+from danlu.data.formats.turns import uncalled
+from danlu.data.placeholders import Placeholders
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
 from danlu.data.reading import Reading
@@ -177,6 +178,9 @@ def _look_at_conversation(state: _Pass, row: Row, item: Conversation) -> None:
         state.left_out += 1
         return
     state.gathered.add(item)
+    turn = uncalled(item.messages)
+    if turn is not None:
+        state.findings.add("formats.tool_uncalled", "warning", row.index, row.line, turn=turn)
     _look_at_turns(state, row, item)
 
 
@@ -267,14 +271,12 @@ def _ignored(state: _Pass, family: AnyFormat) -> None:
 
 def _placeholders(state: _Pass, left: Placeholders) -> None:
     """Note what nobody has filled in, what may be meant as it is, and what is code."""
-    kinds: tuple[tuple[str, Severity, list[Found]], ...] = (
-        ("formats.placeholder", "error", left.open),
-        ("formats.placeholder_doubtful", "warning", left.doubtful),
-    )
-    for key, severity, several in kinds:
-        for found in several:
-            row, line = found.first.index, found.first.line
-            state.findings.add(key, severity, row, line, name=found.shown, plain=found.name, rows=found.rows, first=row)
+    if left.open:
+        first = left.open[0].first
+        state.findings.add("formats.placeholders", "error", first.index, first.line, **left.params())
+    for found in left.doubtful:
+        row, line = found.first.index, found.first.line
+        state.findings.add("formats.placeholder", "warning", row, line, name=found.shown, plain=found.name)
     if left.code:
         state.findings.add("formats.placeholder_code", "info", rows=left.code)
 

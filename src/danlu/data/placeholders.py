@@ -109,16 +109,16 @@ class Placeholders:
         Raises:
             DataError: something is; the message names it with its rows, and how to say what it stands for.
         """
-        left = self.open
-        if left:
-            names = ", ".join(f"{found.shown} ({found.rows})" for found in left)
-            raise DataError(
-                "formats.placeholders",
-                place(file, left[0].first),
-                names=names,
-                fill=" ".join(f'--fill {found.name}="…"' for found in left),
-                recipe=" ".join(f'"data.fill.{found.name}=…"' for found in left),
-            )
+        if self.open:
+            raise DataError("formats.placeholders", place(file, self.open[0].first), **self.params())
+
+    def params(self) -> dict[str, str]:
+        """Return what the message about those that are open says of them."""
+        return {
+            "names": ", ".join(f"{found.shown} ({found.rows})" for found in self.open),
+            "fill": " ".join(f'--fill {found.name}="…"' for found in self.open),
+            "recipe": ", ".join(f"{found.name}: …" for found in self.open),
+        }
 
 
 def filled(values: Mapping[str, JsonValue], fill: Mapping[str, str]) -> dict[str, JsonValue]:

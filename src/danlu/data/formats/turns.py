@@ -109,7 +109,8 @@ def require_order(file: Path | str, row: Row, field: str, turns: Sequence[Turn],
             raise DataError("formats.answer_first", where, turn=number)
         if message.role == before and message.role in {"user", "assistant"}:
             raise DataError("formats.twice_in_a_row", where, turn=number, role=message.role)
-        if message.role == "tool" and not _after_call(turns, number - 1):
+        # After an assistant who calls nothing it is read: sets have calls within texts; the check names them.
+        if message.role == "tool" and before not in {"assistant", "tool"}:
             raise DataError("formats.tool_without_call", where, turn=number)
         if message.role == "user" and before == "tool":
             raise DataError("formats.tool_unanswered", where, turn=number)
@@ -155,11 +156,15 @@ def _joinable(item: JsonValue) -> tuple[Role, str] | None:
     return (role, content_key) if role in {"user", "assistant"} else None
 
 
-def _after_call(turns: Sequence[Turn], at: int) -> bool:
-    """Say whether a tool's message follows a call, other tools' messages between them set aside."""
-    while at > 0 and turns[at - 1].message.role == "tool":
-        at -= 1
-    return at > 0 and bool(turns[at - 1].message.tool_calls)
+def uncalled(messages: Sequence[Message]) -> int | None:
+    """Return the first message, from 1, in which a tool answers an assistant who has called none; None for none."""
+    called = False
+    for number, message in enumerate(messages, start=1):
+        if message.role == "assistant":
+            called = bool(message.tool_calls)
+        elif message.role == "tool" and not called:
+            return number
+    return None
 
 
 def _content(file: Path | str, row: Row, field: str, value: JsonValue) -> tuple[str, str, list[ToolCall]]:
