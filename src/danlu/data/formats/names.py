@@ -98,7 +98,7 @@ def moved(file: Path | str, row: Row, asks: str, answers: str | None = None) -> 
     if answers is not None:
         values["output"], called["output"] = row.values[answers], answers
     for name, value in row.values.items():
-        if name in {asks, answers} or value is None:
+        if name in {asks, answers} or value in (None, ""):
             continue
         folded = fold(name)
         meaning = "input" if folded in CONTEXTS else "system" if folded in SYSTEMS else None
