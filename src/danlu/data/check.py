@@ -152,7 +152,7 @@ def _converted(source: Source, family: AnyFormat, state: _Pass, left: Placeholde
         state.rows += 1
         state.unread |= unread(row, family)
         try:
-            require_family(source.path, row, family)
+            require_family(source.path, row, family, named=source.reading.format != "auto")
             item = family.convert(source.path, row)
         except DanluError as error:
             state.findings.refused(error, row)

@@ -40,6 +40,7 @@ _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 
 _ROWS: Final = "rows.jsonl"
 _LOOKED_AT: Final = 50
+_NAMED: Final = 8
 _FITTING: Final[dict[str, tuple[Kind, ...]]] = {
     "dpo": ("preferences",), "orpo": ("preferences",), "kto": ("preferences", "labels"),
 }  # fmt: skip
@@ -142,6 +143,9 @@ class Source:
             )
             return cls(entry.path, listed, name)
         found = Path(named)
+        if found.name == dataset_info.NAME and found.is_file():
+            names = ", ".join(list(dataset_info.read_list(found))[:_NAMED]) or "–"
+            raise RecipeError("llamafactory.dataset_unnamed", named, path=named, known=names)
         return cls(found, reading, found.stem) if found.exists() or found.suffix else None
 
     @classmethod
@@ -394,7 +398,7 @@ class _Tried:
         name = self._source.path.name
         left = self._source.placeholders()
         for row in self._source:
-            require_family(name, row, self._family)
+            require_family(name, row, self._family, named=self._source.reading.format != "auto")
             item = self._family.convert(name, row)
             left.look(row, item)
             self.rows += 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Any
 
+import pytest
+
 from danlu.data.formats import recognise, require_family
 from danlu.data.rows import Row
 from danlu.errors import DataError
@@ -36,13 +38,11 @@ def said(value: dict[str, Any]) -> list[tuple[str, str]]:
 
 def refused(*values: dict[str, Any]) -> DataError:
     """Return the error about rows of which one cannot be used."""
-    try:
+    with pytest.raises(DataError) as caught:
         read(*values)
-    except DataError as error:
-        assert "\n" not in error.message("en")
-        assert error.message("zh") != error.message("en")
-        return error
-    raise AssertionError("nothing was refused")
+    assert "\n" not in caught.value.message("en")
+    assert caught.value.message("zh") != caught.value.message("en")
+    return caught.value
 
 
 def user(content: object) -> dict[str, Any]:

@@ -15,8 +15,9 @@ from danlu.data.reading import Reading, Tags
 from danlu.data.rows import Row
 from danlu.errors import DataError
 
-FIELDS = sorted({name for family in FORMATS for name in family.shown}) + [
-    "conversations", "问题", "答案", "kto_tag", "thumbs", "functions", "images", "context", "passage", "role", "content",
+FIELDS = [
+    *sorted({name for family in FORMATS for name in family.shown}),
+    "conversations", "问题", "答案", "kto_tag", "thumbs", "functions", "images", "passage", "role", "content",
 ]  # fmt: skip
 KEYS = [
     "role", "content", "from", "value", "type", "text", "tool_calls", "function_call", "function", "name", "arguments",

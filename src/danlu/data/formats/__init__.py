@@ -71,8 +71,14 @@ def family_of(row: Row) -> AnyFormat | None:
     return next((candidate for candidate in FORMATS if candidate.matches(row)), None)
 
 
-def require_family(file: Path | str, row: Row, chosen: AnyFormat) -> None:
+def require_family(file: Path | str, row: Row, chosen: AnyFormat, *, named: bool = False) -> None:
     """Check that a row does not belong to another family than the file, nor to pictures and sounds.
+
+    Args:
+        file: the file, for the message.
+        row: the row.
+        chosen: the family that the file is read as.
+        named: somebody has said so; a row is then only looked at as what it is said to be.
 
     Raises:
         DataError: it does.
@@ -80,7 +86,7 @@ def require_family(file: Path | str, row: Row, chosen: AnyFormat) -> None:
     media = next((name for name in _MEDIA if row.values.get(name)), None)
     if media is not None and chosen.kind != "texts":
         raise DataError("formats.media", place(file, row, media), field=media)
-    if chosen.matches(row) or (label_field(row) and chosen.kind == "labels"):
+    if named or chosen.matches(row) or (label_field(row) and chosen.kind == "labels"):
         return
     own = family_of(row)
     # A question without its answer among answers is a mistake of its own, which the family names better.
