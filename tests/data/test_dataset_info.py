@@ -33,7 +33,9 @@ def listed(tmp_path: Path, entry: dict[str, Any], rows: list[dict[str, Any]] | s
     return f"{info}#mine"
 
 
-def opened(tmp_path: Path, entry: dict[str, Any], rows: list[dict[str, Any]] | str, name: str = "rows.jsonl") -> Dataset:
+def opened(
+    tmp_path: Path, entry: dict[str, Any], rows: list[dict[str, Any]] | str, name: str = "rows.jsonl"
+) -> Dataset:
     return DatasetLibrary(tmp_path / "library").open(listed(tmp_path, entry, rows, name))
 
 
@@ -183,7 +185,10 @@ def test_data_sets_with_pictures_or_sounds_are_refused_by_name(tmp_path, media):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        ({"file_name": None, "hf_hub_url": "o/n", "subset": "en", "split": "test"}, r"lies on a hub \(hf:o/n/en:test\)"),
+        (
+            {"file_name": None, "hf_hub_url": "o/n", "subset": "en", "split": "test"},
+            r"lies on a hub \(hf:o/n/en:test\)",
+        ),
         ({"file_name": None, "ms_hub_url": "o/n"}, r"lies on a hub \(ms:o/n:train\)"),
         ({"file_name": None, "om_hub_url": "o/n"}, r"\(om_hub_url: o/n\)"),
         ({"file_name": None, "script_url": "x.py"}, r"\(script_url: x.py\)"),

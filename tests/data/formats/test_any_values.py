@@ -23,8 +23,8 @@ KEYS = [
     "role", "content", "from", "value", "type", "text", "tool_calls", "function_call", "function", "name", "arguments",
     "weight", "learn", "reasoning", "thinking",
 ]  # fmt: skip
-WORDS = ["", " ", "user", "assistant", "human", "gpt", "tool", "function_call", "system", "{}", "[", '[{"role": "user"}]',
-         '{"name": "f"}', "{{name}}", "<NAME>", "text", "reasoning", "tool_call", "👍", "x" * 70]  # fmt: skip
+WORDS = ["", " ", "user", "assistant", "human", "gpt", "tool", "function_call", "system", "{}", "[",
+         '[{"role": "user"}]', '{"name": "f"}', "{{name}}", "<NAME>", "text", "reasoning", "tool_call", "👍", "x" * 70]  # fmt: skip
 LEAVES = st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(WORDS)
 VALUES: Any = st.recursive(
     LEAVES, lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.sampled_from(KEYS), inner, max_size=4)
