@@ -56,7 +56,7 @@ def test_an_entry_with_a_file_alone_is_alpaca_with_its_usual_columns(tmp_path):
     [
         ({"prompt": "input", "response": "target"}, {"kind": "k", "input": "a", "target": "b"}, "a"),
         ({"prompt": "input", "response": "output"}, {"instruction": "", "input": "a", "output": "b"}, "a"),
-        ({"prompt": "question", "response": "answer"}, {"question": "a", "answer": "b", "input": "not asked"}, "a\nnot asked"),
+        ({"prompt": "question", "response": "answer"}, {"question": "a", "answer": "b", "input": "i"}, "a\ni"),
         ({"prompt": "prompt", "response": "text"}, {"prompt": "a", "text": "b"}, "a"),
         ({"prompt": "content", "response": "summary"}, {"content": "a", "summary": "b"}, "a"),
         ({"prompt": "a", "query": "c", "response": "b"}, {"a": "x", "b": "b", "c": "y"}, "x\ny"),
@@ -114,7 +114,8 @@ def test_pairs_of_both_formats(tmp_path):
     row = {"conversations": TALK[:1], "chosen": TALK[1], "rejected": {"from": "gpt", "value": "c"}}
     for dataset in (
         opened(tmp_path, {"ranking": True, "formatting": "sharegpt", "columns": columns}, [row]),
-        opened(tmp_path, {"ranking": True, "columns": {"prompt": "question", "chosen": "chosen", "rejected": "rejected"}},
+        opened(tmp_path,
+               {"ranking": True, "columns": {"prompt": "question", "chosen": "chosen", "rejected": "rejected"}},
                [{"question": "q", "chosen": "a", "rejected": "c"}]),
         opened(tmp_path, {"ranking": True}, [{"instruction": "q", "input": "", "chosen": "a", "rejected": "c"}]),
     ):  # fmt: skip

@@ -70,8 +70,13 @@ def test_names_without_braces_and_in_capitals_are_the_same_names(tmp_path):
 
 
 def test_they_are_found_in_messages_texts_and_judged_answers(tmp_path):
-    for row in (talk(user("Hi {{name}}"), assistant("b")), {"text": "{{name}}"},
-                {"prompt": "a", "chosen": "I am {{name}}", "rejected": "b"}, {"question": "Who is {{name}}?"}):  # fmt: skip
+    rows = [
+        talk(user("Hi {{name}}"), assistant("b")),
+        {"text": "{{name}}"},
+        {"prompt": "a", "chosen": "I am {{name}}", "rejected": "b"},
+        {"question": "Who is {{name}}?"},
+    ]
+    for row in rows:
         assert list(found(report_of(tmp_path, [row]))) == ["formats.placeholders"]
 
 

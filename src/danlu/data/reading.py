@@ -13,7 +13,7 @@ from typing import Final
 
 from pydantic import BaseModel, ConfigDict, field_validator
 
-from danlu.data.formats import ALIASES, FORMATS, format_named
+from danlu.data.formats import FORMATS, format_named
 from danlu.data.formats.messages import LISTS
 from danlu.data.formats.names import fold
 from danlu.data.formats.turns import CONTENT_KEYS, ROLE_KEYS, joined
@@ -165,12 +165,11 @@ def reading_of(
         merge_turns: join messages of the same speaker.
 
     Raises:
-        UsageError: a pair is no pair, a meaning or a tag is unknown, a column is to be two things, or there is no
-            family of this name.
+        UsageError: a pair is no pair, a meaning or a tag is unknown, or a column is to be two things.
+        DataError: there is no family of this name.
     """
-    if family != "auto" and family not in ALIASES and family not in {item.name for item in FORMATS}:
-        known = ", ".join(["auto", *(item.name for item in FORMATS), *ALIASES])
-        raise UsageError("formats.unknown_name", name=family, known=known)
+    if family != "auto":
+        family = format_named(family).name
     wanted: dict[str, str] = {}
     for meaning, column in _pairs(columns, "question=问题"):
         if meaning not in MEANINGS:

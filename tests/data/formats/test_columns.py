@@ -8,7 +8,8 @@ from danlu.data.formats import format_named, unread
 from tests.data.formats.reading_rows import assistant, family, read, refused, rows_of, said, user
 
 NAMES = [
-    ("question", "answer"), ("q", "a"), ("Q", "A"), ("Question:", "Answer:"), ("input", "output"), ("query", "response"),
+    ("question", "answer"), ("q", "a"), ("Q", "A"), ("Question:", "Answer:"), ("input", "output"),
+    ("query", "response"),
     ("prompt", "completion"), ("prompt", "response"), ("instruction", "response"), ("user_input", "bot_response"),
     ("human", "assistant"), ("input", "target"), ("问题", "答案"), ("提问", "回答"), ("指令", "输出"), ("用户", "助手"),
     ("用户 问题", "标准_答案"), ("问题", "参考答案"), ("題目", "回覆"), ("質問", "回答"), ("질문", "답변"),

@@ -134,7 +134,7 @@ def test_an_empty_list_of_messages_gives_way_to_fields_that_say_something():
         ([user("a") | {"learn": True}, assistant("b")], "learn_assistant", "messages[1]"),
         ([user("a") | {"tool_calls": [CALL]}, assistant("b")], "only_assistant", "messages[1]"),
         ([user("a"), assistant(None, tool_calls=[{"name": ""}])], "call_shape", "messages[2].tool_calls[1]"),
-        ([user("a"), assistant(None, tool_calls=[{"name": "f", "arguments": "{"}])], "call_json",
+        ([user("a"), assistant(None, tool_calls=[{"name": "f", "arguments": "{"}])], "call_arguments",
          "messages[2].tool_calls[1]"),
         ([user("a"), assistant(None, tool_calls=[{"name": "f", "arguments": [1]}])], "call_arguments",
          "messages[2].tool_calls[1]"),

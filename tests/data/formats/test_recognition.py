@@ -32,6 +32,7 @@ ALPACA = {"instruction": "a", "output": "b"}
         ({"问题": "a", "答案": "b", "评价": "好"}, "labels"),
         (ALPACA | {"label": "sports"}, "alpaca"),
         (ALPACA | {"label": 3}, "alpaca"),
+        (talk(user("a"), assistant("b"), label="perhaps"), "labels"),
         ({"text": "a", "label": 1, "question_id": 3}, "text"),
         ({"content": "a", "title": "b", "url": "c"}, "text"),
         ({"正文": "a"}, "text"),
@@ -54,6 +55,7 @@ def test_a_row_is_recognised_by_what_it_holds(row, name):
         {"content": "a long text", "summary": "a short one"},
         {"prompt": "a", "text": "b"},
         {"question": "a", "gold_answer": "b"},
+        {"question": "a", "remarks": "perhaps the answer"},
         {"a1": 1, "b1": 2},
     ],
 )
@@ -88,7 +90,9 @@ def test_a_question_without_its_answer_among_answers_is_a_mistake_and_no_other_f
 
 def test_an_unreadable_label_is_a_mistake_of_its_row_and_no_other_family():
     rows = [ALPACA | {"label": "good"}] * 3
-    assert refused(*rows, ALPACA | {"label": "so-so"}).key == "formats.label_word"
+    error = refused(*rows, ALPACA | {"label": "so-so"})
+    assert error.key == "formats.label_word"
+    assert "--format messages" in error.message("en")
 
 
 @pytest.mark.parametrize("field", ["images", "videos", "audios"])

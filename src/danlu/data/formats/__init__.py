@@ -42,7 +42,9 @@ def format_named(name: str) -> AnyFormat:
     for candidate in FORMATS:
         if candidate.name == ALIASES.get(name, name):
             return candidate
-    raise DataError("formats.unknown_name", name=name, known=", ".join(sorted(item.name for item in FORMATS)))
+    raise DataError(
+        "formats.unknown_name", name=name, known=", ".join(["auto", *(item.name for item in FORMATS), *ALIASES])
+    )
 
 
 def recognise(file: Path | str, rows: Iterable[Row]) -> AnyFormat:
@@ -90,7 +92,10 @@ def require_family(file: Path | str, row: Row, chosen: AnyFormat, *, named: bool
         return
     own = family_of(row)
     # A question without its answer among answers is a mistake of its own, which the family names better.
-    if own is not None and own.name != chosen.name and not (own.kind == "questions" and chosen.kind == "conversations"):
+    asks = {"questions", "conversations"}
+    if own is not None and own.kind != chosen.kind and {own.kind, chosen.kind} == asks and not answerish(row):
+        return
+    if own is not None and own.name != chosen.name:
         raise DataError("formats.mixed", place(file, row), family=own.name, chosen=chosen.name)
 
 

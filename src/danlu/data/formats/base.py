@@ -99,7 +99,7 @@ def tools_of(file: Path | str, row: Row) -> str:
     field = "functions" if row.values.get("tools") is None and row.values.get("functions") is not None else "tools"
     value = row.values.get(field)
     if isinstance(value, str) and value.strip():
-        value = json_in(file, row, field, value, "formats.tools_text")
+        value = json_in(file, row, field, value, "formats.tools_shape", named="kind")
     if value in (None, "", []) or (isinstance(value, str) and not value.strip()):
         return ""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
@@ -108,18 +108,26 @@ def tools_of(file: Path | str, row: Row) -> str:
     return json.dumps([_as_tool(item) for item in tools], ensure_ascii=False)
 
 
-def json_in(file: Path | str, row: Row, field: str, text: str, key: str) -> JsonValue:
+def json_in(file: Path | str, row: Row, field: str, text: str, key: str, named: str = "reason") -> JsonValue:
     """Return the JSON value that a text holds.
 
+    Args:
+        file: the file, for the message.
+        row: the row, for the message.
+        field: the field, for the message.
+        text: the text.
+        key: the error where it holds none.
+        named: the placeholder of that message that says why.
+
     Raises:
-        DataError: it holds none; ``key`` is the error, with the ``reason``.
+        DataError: it holds none.
     """
     try:
         value: JsonValue = json.loads(text)
     except ValueError as error:
-        raise DataError(key, place(file, row, field), reason=str(error)) from None
+        raise DataError(key, place(file, row, field), **{named: str(error)}) from None
     except RecursionError:
-        raise DataError(key, place(file, row, field), reason=t("data.nested_too_deeply")) from None
+        raise DataError(key, place(file, row, field), **{named: t("data.nested_too_deeply")}) from None
     return value
 
 

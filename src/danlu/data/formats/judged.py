@@ -97,11 +97,13 @@ class LabelFormat:
     shown: tuple[str, ...] = ("prompt", "completion", "messages", "context", "system", "history", "label", "tools")
 
     def matches(self, row: Row) -> bool:
-        """Say whether the row has an answer and a label; a plain ``label``, which may name anything, must judge it."""
+        """Say whether the row has an answer and a label; a ``label`` beside columns, often a topic, must judge."""
         field = label_field(row)
-        if field is None or not (answering(row) or MessagesFormat().matches(row) or field == "kto_tag"):
+        if field is None:
             return False
-        return field != "label" or "completion" in row.values or _judgement(row.values[field]) is not None
+        if MessagesFormat().matches(row) or "completion" in row.values or field == "kto_tag":
+            return True
+        return answering(row) is not None and (field != "label" or _judgement(row.values[field]) is not None)
 
     def convert(self, file: Path | str, row: Row) -> Preference:
         """Read one row.

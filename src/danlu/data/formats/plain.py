@@ -77,8 +77,11 @@ class QuestionFormat:
     shown: tuple[str, ...] = ("question", "instruction", "input", "context", "system", "history")
 
     def matches(self, row: Row) -> bool:
-        """Say whether the row asks, and nothing in it looks like an answer."""
-        return asking(row) is not None and not answerish(row)
+        """Say whether the row asks, and nothing in it may be an answer: a text of another name may well be one."""
+        if asking(row) is None or answerish(row):
+            return False
+        others = (name for name, value in row.values.items() if isinstance(value, str))
+        return all(fold(name) in self.fields | ABOUT for name in others)
 
     def convert(self, file: Path | str, row: Row) -> Question:
         """Read one row.

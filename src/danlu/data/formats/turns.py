@@ -216,7 +216,7 @@ def _call(file: Path | str, row: Row, field: str, value: JsonValue) -> ToolCall:
         raise DataError("formats.call_shape", place(file, row, field), value=excerpt(value))
     arguments = inner.get("arguments", inner.get("parameters", {}))
     if isinstance(arguments, str):
-        arguments = json_in(file, row, field, arguments or "{}", "formats.call_json")
+        arguments = json_in(file, row, field, arguments or "{}", "formats.call_arguments", named="value")
     if not isinstance(arguments, dict):
         raise DataError("formats.call_arguments", place(file, row, field), value=excerpt(inner.get("arguments")))
     return ToolCall(str(inner["name"]), json.dumps(arguments, ensure_ascii=False))
