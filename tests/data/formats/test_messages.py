@@ -6,7 +6,9 @@ import json
 
 import pytest
 
+from danlu.data.check import check_file
 from danlu.models.messages import Message, ToolCall
+from tests.data.files import write_json_lines
 from tests.data.formats.reading_rows import assistant, family, read, refused, said, talk, user
 
 CALL = {"name": "weather", "arguments": {"city": "苏州"}}
@@ -162,3 +164,13 @@ def test_two_system_prompts_that_differ_are_refused_and_the_same_one_twice_is_on
 def test_a_tools_answer_without_a_call_is_read_because_sets_have_calls_within_texts():
     row = talk(user("a"), assistant("I call f(1)."), {"role": "tool", "content": "2"}, assistant("It is 2."))
     assert [role for role, _ in said(row)] == ["user", "assistant", "tool", "assistant"]
+
+
+def test_the_check_names_rows_in_which_a_tool_answers_without_a_call(tmp_path):
+    told = talk(user("a"), assistant("I call f(1)."), {"role": "tool", "content": "2"}, assistant("It is 2."))
+    call = assistant(None, tool_calls=[CALL])
+    called = talk(user("a"), call, {"role": "tool", "content": "2"}, {"role": "tool", "content": "3"}, assistant("b"))
+    report = check_file(write_json_lines(tmp_path / "rows.jsonl", [called, told]))
+    (problem,) = [item for item in report.problems if item.code == "formats.tool_uncalled"]
+    assert (problem.row, problem.severity, report.usable) == (2, "warning", 2)
+    assert "Message 3" in problem.message
