@@ -71,7 +71,7 @@ def test_few_rows_and_fields_that_are_not_read_are_said(tmp_path):
     report = check_file(write_json_rows(tmp_path / "a.json", rows))
     assert codes(report) == [("data.unknown_fields", "info", 0), ("data.few_rows", "warning", 0)]
     assert "id, outputs" in report.problems[0].message
-    assert "history, input, instruction, output, system" in report.problems[0].fix
+    assert "instruction, input, output, system, history" in report.problems[0].fix
 
 
 def test_a_file_that_is_no_rows_at_all_is_an_error(tmp_path):

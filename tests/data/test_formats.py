@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from danlu.data.datasets import DatasetLibrary, Source, read_dataset
 from danlu.data.formats import FORMATS, format_named, recognise
-from danlu.data.reading import Placeholders, Reading, Tags, reading_of
+from danlu.data.reading import Reading, Tags, reading_of
 from danlu.data.rows import Row
 from danlu.errors import DataError, RecipeError, UsageError
 from danlu.models.messages import Message, ToolCall
@@ -77,7 +77,7 @@ def test_prompt_and_completion_may_be_messages():
     beside = {"prompt": [USER], "completion": [SAID], "system": "S"}
     assert turns(beside) == [("system", "S"), *ASKED]
     twice = {"prompt": [{"role": "system", "content": "T"}, USER], "completion": [SAID], "system": "S"}
-    assert refused(twice).key == "formats.late_system"
+    assert refused(twice).key == "formats.two_systems"
     long = {"prompt": [USER, SAID, {"role": "user", "content": "More?"}], "completion": [SAID]}
     assert made(long)[1][0].learn == (False, False, False, True), "what stands in the prompt is context"
 
@@ -281,30 +281,6 @@ def test_a_reading_renames_tags_and_samples_rows():
     assert few == list(Reading(samples=4).apply(rows))
     assert [row.index for row in Reading(samples=12).apply(rows)][:10] == list(range(10))
     assert len(list(Reading(samples=12).apply(rows))) == 12
-
-
-def test_placeholders_are_found_filled_and_asked_for(tmp_path):
-    rows = [
-        {"instruction": "Who?", "output": "I am {{name}} of {{ author }}."},
-        {"instruction": "Name?", "output": "{{name}}"},
-    ]
-    rows += [{"instruction": "Vue?", "output": "Write {{ value }} in a template."}]
-    path = write_json_rows(tmp_path / "a.json", rows)
-    library = DatasetLibrary(tmp_path / "sets")
-    with pytest.raises(DataError) as caught:
-        library.add(path, "me")
-    assert "{{name}}, {{author}} ({{name}} in 2 rows)" in caught.value.message("en")
-    assert '--fill name="…" --fill author="…"' in caught.value.message("en")
-    assert library.list() == []
-    library.add(path, "me", reading_of(fill=["name=Mochi", "author=us"]))
-    answers = [item.answer for item in library.open("me").conversations]
-    assert answers == ["I am Mochi of us.", "Mochi", "Write {{ value }} in a template."]
-    assert library.versions("me")[0].reading == Reading(fill={"name": "Mochi", "author": "us"})
-    library.add(path, "kept", reading_of(fill=["name={{name}}", "author={{author}}"]))
-    assert library.open("kept").conversations[1].answer == "{{name}}"
-    found = Placeholders()
-    found.look(Row(1, 1, {"output": "{{ 3 + 4 }} and {{a.b}} and {x}"}))
-    assert found.rows == {}
 
 
 def write_list(folder, **entry):

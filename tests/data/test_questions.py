@@ -27,7 +27,7 @@ def test_rows_of_which_none_has_an_answer_are_questions(tmp_path):
 @pytest.mark.parametrize("rows", [
     [*ASKED, {"instruction": "Hi", "output": "Hello"}],
     [{"instruction": "Hi", "output": "Hello"}, *ASKED],
-    [{"instruction": "Hi", "response": "Hello"}],
+    [{"instruction": "Hi", "text": "Hello"}, {"instruction": "Ho", "output": None}],
 ])  # fmt: skip
 def test_a_missing_answer_among_answers_stays_a_mistake(tmp_path, rows):
     with pytest.raises(DataError, match="“output” is missing"):

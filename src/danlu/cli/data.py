@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -13,7 +14,16 @@ from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_jso
 from danlu.cli.data_repair import repair
 from danlu.cli.data_report import counted_rows, print_report
 from danlu.cli.data_show import show
+from danlu.cli.dataset_info import list_entries
 from danlu.cli.filling import ask_fill
+from danlu.cli.reading_options import (
+    ColumnsOption,
+    FillNoneOption,
+    FillOption,
+    FormatOption,
+    MergeOption,
+    TagsOption,
+)
 from danlu.data.check import check_source
 from danlu.data.datasets import DatasetLibrary, Source
 from danlu.data.reading import reading_of
@@ -22,11 +32,6 @@ from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary
 
 app = typer.Typer(no_args_is_help=True)
-FormatOption = Annotated[str, typer.Option("--format", metavar="F", help=t("cli.opt_row_format"))]
-ColumnsOption = Annotated[
-    list[str] | None, typer.Option("--columns", metavar="MEANING=COLUMN,…", help=t("cli.opt_columns"))
-]
-FillOption = Annotated[list[str] | None, typer.Option("--fill", metavar="NAME=VALUE", help=t("cli.opt_fill"))]
 _SHOWN_CHARACTERS = 2000
 _SHOWN_TOKENS = 1024
 
@@ -37,13 +42,17 @@ def add(
     name: Annotated[str, typer.Option("--name", help=t("cli.opt_name"))],
     family: FormatOption = "auto",
     columns: ColumnsOption = None,
+    tags: TagsOption = None,
+    merge_turns: MergeOption = False,
     fill: FillOption = None,
+    fill_none: FillNoneOption = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
     """Register a file as a version of a data set."""
     library = DatasetLibrary(home_of(home).datasets)
-    source = Source.named(file, reading_of(family, columns or (), fill or ()))
+    reading = reading_of(family, columns or (), fill or (), tags or (), fill_none=fill_none, merge_turns=merge_turns)
+    source = Source.named(file, reading)
     if not as_json:
         source = replace(source, reading=ask_fill(source))
     manifest = library.add_source(source, name)
@@ -60,7 +69,10 @@ def check(
     model: Annotated[str | None, typer.Option("--model", help=t("cli.opt_count_model"))] = None,
     family: FormatOption = "auto",
     columns: ColumnsOption = None,
+    tags: TagsOption = None,
+    merge_turns: MergeOption = False,
     fill: FillOption = None,
+    fill_none: FillNoneOption = False,
     against: Annotated[str | None, typer.Option("--against", metavar="FILE|NAME", help=t("cli.opt_against"))] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
@@ -69,7 +81,7 @@ def check(
     folder = home_of(home)
     base = ModelLibrary(folder).ensure(model) if model else None
     library = DatasetLibrary(folder.datasets)
-    reading = reading_of(family, columns or (), fill or ())
+    reading = reading_of(family, columns or (), fill or (), tags or (), fill_none=fill_none, merge_turns=merge_turns)
     with counted_rows() as progress:
         report = check_source(
             library.source_of(file, reading),
@@ -93,8 +105,15 @@ app.command("show", help=t("cli.data_show"))(show)
 
 
 @app.command("list", help=t("cli.data_list"))
-def list_datasets(home: HomeOption = None, as_json: JsonOption = False) -> None:
-    """List the registered data sets."""
+def list_datasets(
+    listed: Annotated[str | None, typer.Argument(metavar="dataset_info.json", help=t("formats.arg_list"))] = None,
+    home: HomeOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """List the registered data sets, or those of a list of LLaMA-Factory's."""
+    if listed is not None:
+        list_entries(Path(listed), as_json=as_json)
+        return
     found = DatasetLibrary(home_of(home).datasets).list()
     if as_json:
         print_json({"datasets": [item.model_dump(mode="json") for item in found]})

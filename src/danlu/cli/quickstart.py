@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import asyncio
 import time
-from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -16,10 +15,11 @@ from rich.markup import escape
 from danlu.cli.common import HomeOption, JsonOption, console, duration, print_json, settings_for
 from danlu.cli.filling import ask_fill
 from danlu.cli.forge import carry_out
+from danlu.cli.reading_options import FillOption
 from danlu.cli.render import show_prediction_error
 from danlu.cli.serve import run_until_stopped
 from danlu.data.datasets import DatasetLibrary, Source, require_kind
-from danlu.data.reading import Reading
+from danlu.data.reading import Reading, reading_of
 from danlu.errors import ConflictError, DataError
 from danlu.evaluation.result import Proof
 from danlu.files import read_as
@@ -46,7 +46,8 @@ def register(app: typer.Typer) -> None:
 
 def quickstart(
     model: Annotated[str | None, typer.Option("--model", metavar="M", help=t("cli.opt_model"))] = None,
-    data: Annotated[Path | None, typer.Option("--data", metavar="FILE", help=t("cli.opt_data"))] = None,
+    data: Annotated[str | None, typer.Option("--data", metavar="FILE", help=t("cli.opt_data"))] = None,
+    fill: FillOption = None,
     no_serve: Annotated[bool, typer.Option("--no-serve", help=t("cli.opt_no_serve"))] = False,
     port: Annotated[int, typer.Option("--port", help=t("cli.opt_port"))] = 8000,
     home: HomeOption = None,
@@ -66,19 +67,20 @@ def quickstart(
         pass  # a server at work here is said now, not after the training
     if not no_serve:
         listen("127.0.0.1", port).close()  # a taken port is said now, not after the training
-    file = data if data is not None else sample_path("persona.json")
-    if not file.is_file():
-        raise DataError("data.is_folder" if file.is_dir() else "data.missing_file", str(file))
-    reading = Reading() if as_json else ask_fill(Source.named(str(file)))
+    source = Source.named(data if data is not None else str(sample_path("persona.json")), reading_of(fill=fill or ()))
+    if not source.path.exists():
+        raise DataError("data.missing_file", str(source.path))
+    reading = source.reading if as_json else ask_fill(source)
+    named = data if data is not None else str(source.path)
     recipe = Recipe.model_validate(
         {
             "model": model or starter().name,
-            "data": {"train": [str(file)], "fill": reading.fill},
+            "data": {"train": [named], "fill": reading.fill},
             "eval": {"probes": str(sample_path("persona_probes.jsonl")) if data is None else None},
         }
     )
-    console.print(escape(t("cli.quickstart_intro", file=file.name, model=recipe.model)))
-    manifest = DatasetLibrary(folder.datasets).register(str(file), reading)
+    console.print(escape(t("cli.quickstart_intro", file=source.path.name, model=recipe.model)))
+    manifest = DatasetLibrary(folder.datasets).register(named, Reading(fill=reading.fill))
     require_kind(manifest.name, manifest.kind, recipe.objective)
     base = ModelLibrary(folder).where(recipe.model)
     weights = None if base is None else fingerprint(base)

@@ -23,10 +23,12 @@ from danlu.data.datasets import Source
 from danlu.data.documents import Document
 from danlu.data.encode import encode
 from danlu.data.examples import Example
-from danlu.data.formats import AnyFormat, require_family
+from danlu.data.formats import AnyFormat, require_family, unread
+from danlu.data.formats.turns import uncalled
+from danlu.data.placeholders import Placeholders
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
-from danlu.data.reading import Placeholders, Reading
+from danlu.data.reading import Reading
 from danlu.data.rows import Row
 from danlu.data.texts import cut
 from danlu.errors import DanluError
@@ -114,7 +116,7 @@ def check_source(
     """
     family = source.family()
     state = _Pass(Findings(dict(REPAIRS)), chat_format, most)
-    left = Placeholders(kept=source.reading.fill)
+    left = source.placeholders()
     look = _LOOKS[family.kind]
     for block in _blocks(_converted(source, family, state, left)):
         for row, item in block:
@@ -127,11 +129,7 @@ def check_source(
     copies, leaks = _ENDS[family.kind](state, known)
     _ignored(state, family)
     _amounts(state, family)
-    for name, count in left.rows.items():
-        first = left.first[name]
-        state.findings.add(
-            "formats.placeholder", "error", name="{{" + name + "}}", plain=name, rows=count, first=first.index
-        )
+    _placeholders(state, left)
     return DataReport(
         file=str(source.path),
         row_format=family.name,
@@ -152,15 +150,15 @@ def _converted(source: Source, family: AnyFormat, state: _Pass, left: Placeholde
     """Go through what rows mean; a row that cannot be used is noted."""
     for row in source:
         state.rows += 1
-        state.unread |= row.values.keys() - family.fields
-        left.look(row)
+        state.unread |= unread(row, family)
         try:
-            require_family(source.path, row, family)
+            require_family(source.path, row, family, named=source.reading.format != "auto")
             item = family.convert(source.path, row)
         except DanluError as error:
             state.findings.refused(error, row)
             continue
         state.usable += 1
+        left.look(row, item)
         yield row, item
 
 
@@ -180,6 +178,9 @@ def _look_at_conversation(state: _Pass, row: Row, item: Conversation) -> None:
         state.left_out += 1
         return
     state.gathered.add(item)
+    turn = uncalled(item.messages)
+    if turn is not None:
+        state.findings.add("formats.tool_uncalled", "warning", row.index, row.line, turn=turn)
     _look_at_turns(state, row, item)
 
 
@@ -265,7 +266,19 @@ def _ignored(state: _Pass, family: AnyFormat) -> None:
     ignored = sorted(state.unread - (_SCORES if state.pseudo else frozenset()))
     if ignored:
         named = ", ".join(ignored[:_NAMED]) + (" …" if ignored[_NAMED:] else "")
-        state.findings.add("data.unknown_fields", "info", fields=named, known=", ".join(sorted(family.fields)))
+        state.findings.add("data.unknown_fields", "info", fields=named, known=", ".join(family.shown))
+
+
+def _placeholders(state: _Pass, left: Placeholders) -> None:
+    """Note what nobody has filled in, what may be meant as it is, and what is code."""
+    if left.open:
+        first = left.open[0].first
+        state.findings.add("formats.placeholders", "error", first.index, first.line, **left.params())
+    for found in left.doubtful:
+        row, line = found.first.index, found.first.line
+        state.findings.add("formats.placeholder", "warning", row, line, name=found.shown, plain=found.name)
+    if left.code:
+        state.findings.add("formats.placeholder_code", "info", rows=left.code)
 
 
 def _amounts(state: _Pass, family: AnyFormat) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
+from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,9 +25,10 @@ from danlu.data.conversations import Conversation
 from danlu.data.documents import Document
 from danlu.data.formats import AnyFormat, format_named, recognise, require_family
 from danlu.data.formats.base import Kind
+from danlu.data.placeholders import Placeholders
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
-from danlu.data.reading import Placeholders, Reading, Tags
+from danlu.data.reading import MEANINGS, NEEDED, Reading, Tags
 from danlu.data.rows import Row, place, stream_rows
 from danlu.data.stored import Converted, RowFile, write_rows
 from danlu.errors import DataError, NotFoundError, RecipeError, UsageError
@@ -37,6 +39,8 @@ from danlu.llamafactory import dataset_info
 _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 
 _ROWS: Final = "rows.jsonl"
+_LOOKED_AT: Final = 50
+_NAMED: Final = 8
 _FITTING: Final[dict[str, tuple[Kind, ...]]] = {
     "dpo": ("preferences",), "orpo": ("preferences",), "kto": ("preferences", "labels"),
 }  # fmt: skip
@@ -128,16 +132,20 @@ class Source:
         if mark and path.endswith(".json"):
             entry = dataset_info.entry_of(Path(path), dataset_info.read_list(Path(path)), name)
             if entry.path is None:
-                raise RecipeError("llamafactory.dataset_elsewhere", entry.where, key="hub", value=entry.hub)
-            listed = Reading(
-                columns=entry.columns | reading.columns,
-                tags=Tags.model_validate(entry.tags) if "messages" in entry.columns else None,
-                fill=reading.fill,
-                samples=reading.samples or entry.samples,
-                format=reading.format,
+                raise RecipeError("llamafactory.dataset_on_hub", entry.where, hub=entry.hub)
+            tags = Tags.model_validate(entry.tags) if "messages" in entry.columns else None
+            listed = reading.model_copy(
+                update={
+                    "columns": entry.columns | reading.columns,
+                    "tags": reading.tags or tags,
+                    "samples": reading.samples or entry.samples,
+                }
             )
             return cls(entry.path, listed, name)
         found = Path(named)
+        if found.name == dataset_info.NAME and found.is_file():
+            names = ", ".join(list(dataset_info.read_list(found))[:_NAMED]) or "–"
+            raise RecipeError("llamafactory.dataset_unnamed", named, path=named, known=names)
         return cls(found, reading, found.stem) if found.exists() or found.suffix else None
 
     @classmethod
@@ -159,7 +167,25 @@ class Source:
         Raises:
             DataError: the file cannot be read, or no family fits.
         """
+        self._require_columns()
         return recognise(self.path, self) if self.reading.format == "auto" else format_named(self.reading.format)
+
+    def placeholders(self) -> Placeholders:
+        """Return what looks for placeholders in these rows."""
+        return Placeholders(self.reading.fill, none=self.reading.fill_none)
+
+    def _require_columns(self) -> None:
+        """Check that columns are there at all that are said to hold what is needed."""
+        needed = {meaning: name for meaning, name in self.reading.columns.items() if MEANINGS[meaning] in NEEDED}
+        if not needed:
+            return
+        first = list(islice(stream_rows(self.path), _LOOKED_AT))
+        there = list(dict.fromkeys(name for row in first for name in row.values))
+        for meaning, name in needed.items():
+            if name not in there:
+                found = ", ".join(there[:8]) or "–"
+                where = place(self.path, first[0])
+                raise DataError("formats.column_absent", where, column=name, meaning=meaning, found=found)
 
 
 def read_dataset(path: Path, reading: Reading | None = None) -> Dataset:
@@ -370,21 +396,16 @@ class _Tried:
             DataError: a row cannot be used, or placeholders are left.
         """
         name = self._source.path.name
-        left = Placeholders(kept=self._source.reading.fill)
+        left = self._source.placeholders()
         for row in self._source:
-            require_family(name, row, self._family)
+            require_family(name, row, self._family, named=self._source.reading.format != "auto")
             item = self._family.convert(name, row)
-            left.look(row)
+            left.look(row, item)
             self.rows += 1
             self.left_out += isinstance(item, Conversation) and not item.accepted
             self._digest.update(_line(row).encode("utf-8", "surrogatepass") + b"\n")
             yield row, item
-        if left.rows:
-            first, count = left.rows.most_common(1)[0]
-            names = ", ".join(f"{{{{{found}}}}}" for found in left.rows)
-            fill = " ".join(f'--fill {found}="…"' for found in left.rows)
-            where = place(name, left.first[first])
-            raise DataError("formats.placeholders", where, names=names, rows=count, fill=fill, first=first)
+        left.require_none(name)
 
     def lines(self) -> Iterator[str]:
         """Go through the rows as they are stored."""

@@ -7,8 +7,6 @@ kinds of files (``rows``) nor for families (``formats``).
 from __future__ import annotations
 
 import random
-import re
-from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from typing import Final
@@ -16,6 +14,10 @@ from typing import Final
 from pydantic import BaseModel, ConfigDict, field_validator
 
 from danlu.data.formats import FORMATS, format_named
+from danlu.data.formats.messages import LISTS
+from danlu.data.formats.names import fold
+from danlu.data.formats.turns import CONTENT_KEYS, ROLE_KEYS, joined
+from danlu.data.placeholders import filled
 from danlu.data.rows import JsonValue, Row
 from danlu.errors import UsageError
 
@@ -28,10 +30,14 @@ MEANINGS: Final[dict[str, str]] = {
     "chosen": "chosen", "rejected": "rejected", "label": "kto_tag", "kto_tag": "kto_tag",
     "text": "text", "weight": "weight", "accepted": "accepted",
 }  # fmt: skip
-# {{name}} with a plain name: what is left in example sets for the user to fill in.
-_PLACEHOLDER: Final = re.compile(r"\{\{\s*([^\W\d][\w-]{0,39})\s*\}\}")
-# In rows about code or templates such a thing is what is talked about.
-_CODE: Final = re.compile(r"```|\{%|</|\bJinja|\bVue|\bmustache|\bhandlebars|\btemplate|模板", re.IGNORECASE)
+# Without these nothing can be read: a column that is said to hold one must be there.
+NEEDED: Final = frozenset({"instruction", "output", "messages", "chosen", "rejected", "kto_tag", "text"})
+# What a list of messages may call its keys and speakers, and the tag that says so.
+TAGS: Final[dict[str, str]] = {
+    "role": "role_tag", "content": "content_tag", "user": "user_tag", "assistant": "assistant_tag",
+    "tool": "observation_tag", "call": "function_tag", "system": "system_tag",
+}  # fmt: skip
+_TURNS: Final = frozenset({*LISTS, "chosen", "rejected", "prompt", "completion"})
 _SAMPLE_SEED: Final = 42
 
 
@@ -61,13 +67,16 @@ class Tags(BaseModel):
             self.function_tag: "function_call",
             self.system_tag: "system",
         }
-        others = {key: item for key, item in value.items() if key not in {self.role_tag, self.content_tag}}
-        role, made = value.get(self.role_tag), dict[str, JsonValue]()
-        if self.role_tag in value:
+        made = dict[str, JsonValue]()
+        # Where only the speakers are renamed, the keys have one of their usual names.
+        role_key = next((key for key in (self.role_tag, *ROLE_KEYS) if key in value), "")
+        content_key = next((key for key in (self.content_tag, *CONTENT_KEYS) if key in value), "")
+        if role_key:
+            role = value[role_key]
             made["role"] = speakers.get(role, role) if isinstance(role, str) else role
-        if self.content_tag in value:
-            made["content"] = value[self.content_tag]
-        return {**made, **others}
+        if content_key:
+            made["content"] = value[content_key]
+        return {**made, **{key: item for key, item in value.items() if key not in {role_key, content_key}}}
 
 
 class Reading(BaseModel):
@@ -79,6 +88,8 @@ class Reading(BaseModel):
             unless their names mean something else.
         tags: keys and speakers of messages, where they are not the usual ones.
         fill: what placeholders such as ``{{name}}`` stand for; one that stands for itself is left as it is.
+        fill_none: all placeholders are left as they are.
+        merge_turns: messages of the same speaker in a row become one, with an empty line between them.
         samples: so many rows, chosen by chance with a fixed seed; more than there are repeats them.
     """
 
@@ -88,14 +99,14 @@ class Reading(BaseModel):
     columns: dict[str, str] = {}
     tags: Tags | None = None
     fill: dict[str, str] = {}
+    fill_none: bool = False
+    merge_turns: bool = False
     samples: int | None = None
 
     @field_validator("format")
     @classmethod
     def _known(cls, value: str) -> str:
-        if value != "auto":
-            format_named(value)
-        return value
+        return value if value == "auto" else format_named(value).name
 
     @property
     def plain(self) -> bool:
@@ -108,18 +119,26 @@ class Reading(BaseModel):
         for row in chosen:
             values = self._moved(row.values)
             if self.tags is not None:
-                values = {
-                    name: self.tags.renamed(value) if name in {"messages", "chosen", "rejected"} else value
-                    for name, value in values.items()
-                }
-            yield replace(row, values=_filled_values(values, self.fill) if self.fill else values)
+                values = {name: self.tags.renamed(value) if name in _TURNS else value for name, value in values.items()}
+            if self.merge_turns:
+                values = {name: joined(value) if name in _TURNS else value for name, value in values.items()}
+            yield replace(row, values=filled(values, self.fill) if self.fill else values)
 
     def _moved(self, values: Mapping[str, JsonValue]) -> dict[str, JsonValue]:
         if not self.columns:
             return dict(values)
-        moved = {MEANINGS[meaning]: values[column] for meaning, column in self.columns.items() if column in values}
+        moved = {
+            _field(meaning, values[column]): values[column]
+            for meaning, column in self.columns.items()
+            if column in values
+        }
         taken = set(self.columns.values())
-        others = {name: value for name, value in values.items() if name not in taken and name not in _READ}
+        # A column that nobody has mapped must not be taken for something because of its name.
+        others = {
+            name: value
+            for name, value in values.items()
+            if name not in taken and name not in _READ and fold(name) not in _READ
+        }
         return {**moved, **others}
 
 
@@ -127,7 +146,13 @@ _READ: Final = frozenset(field for family in FORMATS for field in family.fields)
 
 
 def reading_of(
-    family: str = "auto", columns: Iterable[str] = (), fill: Iterable[str] = (), samples: int | None = None
+    family: str = "auto",
+    columns: Iterable[str] = (),
+    fill: Iterable[str] = (),
+    tags: Iterable[str] = (),
+    *,
+    fill_none: bool = False,
+    merge_turns: bool = False,
 ) -> Reading:
     """Make a reading of what is written on a command line.
 
@@ -135,74 +160,57 @@ def reading_of(
         family: name of a family, or ``auto``.
         columns: ``meaning=column`` each, several of them separated by commas.
         fill: ``name=value`` each.
-        samples: number of rows.
+        tags: ``tag=word`` each, several of them separated by commas.
+        fill_none: leave placeholders as they are.
+        merge_turns: join messages of the same speaker.
 
     Raises:
-        UsageError: a pair is no pair, or a meaning is unknown.
+        UsageError: a pair is no pair, a meaning or a tag is unknown, or a column is to be two things.
         DataError: there is no family of this name.
     """
+    if family != "auto":
+        family = format_named(family).name
     wanted: dict[str, str] = {}
-    for pair in (part for item in columns for part in item.split(",")):
-        meaning, sign, column = (part.strip() for part in pair.partition("="))
-        if not sign or not column:
-            raise UsageError("formats.pair_shape", pair=pair, example="question=问题")
+    for meaning, column in _pairs(columns, "question=问题"):
         if meaning not in MEANINGS:
             raise UsageError("formats.unknown_meaning", name=meaning, known=", ".join(MEANINGS))
+        if column in wanted.values():
+            raise UsageError("formats.column_twice", column=column)
         wanted[meaning] = column
-    filled: dict[str, str] = {}
+    tagged: dict[str, str] = {}
+    for tag, word in _pairs(tags, "user=customer"):
+        if tag not in TAGS:
+            raise UsageError("formats.unknown_tag", name=tag, known=", ".join(TAGS))
+        tagged[TAGS[tag]] = word
+    given: dict[str, str] = {}
     for pair in fill:
         name, sign, value = pair.partition("=")
         if not sign or not name.strip():
             raise UsageError("formats.pair_shape", pair=pair, example="name=Mochi")
-        filled[name.strip()] = value
-    return Reading(format=family, columns=wanted, fill=filled, samples=samples)
+        given[name.strip()] = value
+    return Reading(
+        format=family,
+        columns=wanted,
+        tags=Tags.model_validate(tagged) if tagged else None,
+        fill=given,
+        fill_none=fill_none,
+        merge_turns=merge_turns,
+    )
 
 
-class Placeholders:
-    """Finds what was left to be filled in, row after row.
-
-    Attributes:
-        rows: for each placeholder in how many rows it stands, rows about code or templates left out.
-        first: the first row of each.
-    """
-
-    def __init__(self, kept: Iterable[str] = ()) -> None:
-        self.rows: Counter[str] = Counter()
-        self.first: dict[str, Row] = {}
-        self._kept = frozenset(kept)
-
-    def look(self, row: Row) -> None:
-        """Look at a row."""
-        texts = [text for value in row.values.values() for text in _texts(value) if "{{" in text]
-        if not texts or any(_CODE.search(text) for text in texts):
-            return
-        for name in {name for text in texts for name in _PLACEHOLDER.findall(text)} - self._kept:
-            self.rows[name] += 1
-            self.first.setdefault(name, row)
+def _pairs(items: Iterable[str], example: str) -> Iterator[tuple[str, str]]:
+    """Take ``a=b,c=d`` apart."""
+    for pair in (part for item in items for part in item.split(",")):
+        name, sign, value = (part.strip() for part in pair.partition("="))
+        if not sign or not value:
+            raise UsageError("formats.pair_shape", pair=pair, example=example)
+        yield name, value
 
 
-def _filled_values(values: Mapping[str, JsonValue], fill: Mapping[str, str]) -> dict[str, JsonValue]:
-    return {name: _filled(value, fill) for name, value in values.items()}
-
-
-def _filled(value: JsonValue, fill: Mapping[str, str]) -> JsonValue:
-    if isinstance(value, str):
-        if "{{" not in value:
-            return value
-        return _PLACEHOLDER.sub(lambda found: fill.get(found.group(1), found.group(0)), value)
-    if isinstance(value, list):
-        return [_filled(item, fill) for item in value]
-    if isinstance(value, dict):
-        return _filled_values(value, fill)
-    return value
-
-
-def _texts(value: JsonValue) -> Iterator[str]:
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, list | dict):
-        for inner in value if isinstance(value, list) else value.values():
-            yield from _texts(inner)
+def _field(meaning: str, value: JsonValue) -> str:
+    """Return the field that is read for what a column holds; a question or an answer may be a list of messages."""
+    field = MEANINGS[meaning]
+    return {"instruction": "prompt", "output": "completion"}.get(field, field) if isinstance(value, list) else field
 
 
 def _sampled(rows: list[Row], count: int) -> list[Row]:

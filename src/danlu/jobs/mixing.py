@@ -7,6 +7,7 @@ from dataclasses import replace
 
 from danlu.data.datasets import DatasetLibrary, DatasetManifest
 from danlu.data.encoded import Encoder
+from danlu.data.reading import Reading
 from danlu.data.sequences import Chained
 from danlu.data.texts import fill
 from danlu.errors import DataError
@@ -17,13 +18,18 @@ from danlu.planning.semi_rules import text_length
 from danlu.recipe import Recipe
 
 
-def register_unlabelled(library: DatasetLibrary, names: Sequence[str]) -> list[DatasetManifest]:
+def register_unlabelled(library: DatasetLibrary, names: Sequence[str], reading: Reading) -> list[DatasetManifest]:
     """Return the newest versions of what has no answers.
+
+    Args:
+        library: the data sets.
+        names: names of data sets, or files.
+        reading: how files are read.
 
     Raises:
         DataError: it has, and belongs to ``data.train``; or it holds questions, which are not learned.
     """
-    manifests = [library.register(name) for name in names]
+    manifests = [library.register(name, reading) for name in names]
     for manifest in manifests:
         if manifest.kind == "questions":
             raise DataError("data.questions_found", manifest.name)

@@ -134,7 +134,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
         for manifest in (*manifests, *([] if aside is None else [aside])):
             require_kind(manifest.name, manifest.kind, recipe.objective)
             tell(Note(text=_about(manifest)))
-        unlabelled = register_unlabelled(library, recipe.data.unlabelled)
+        unlabelled = register_unlabelled(library, recipe.data.unlabelled, reading)
         for manifest in unlabelled:
             tell(Note(text=_about(manifest)))
     with stage(tell, "model", "jobs.stage_model", name=recipe.model):

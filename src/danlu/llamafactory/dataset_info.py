@@ -188,10 +188,10 @@ def _columns(where: str, entry: dict[str, Any], formatting: str) -> dict[str, st
     if entry.get("ranking"):
         usual |= {"chosen": "chosen", "rejected": "rejected"}
         usual.pop("response", None)
-    wanted = usual | {role: column for role, column in named.items() if column is not None}
-    for role, column in named.items():
-        if column is None:
-            wanted.pop(role, None)
+    given = {role: column for role, column in named.items() if column is not None and role in _COLUMNS}
+    # A column that the list gives another meaning is not taken for what its name usually means.
+    usual = {role: column for role, column in usual.items() if role not in named and column not in given.values()}
+    wanted = usual | given
     return {_COLUMNS[role][1]: column for role, column in wanted.items()}
 
 
@@ -210,6 +210,9 @@ def _tags(where: str, entry: dict[str, Any], formatting: str) -> dict[str, str]:
 def _source(path: Path, where: str, entry: dict[str, Any]) -> tuple[Path | None, str | None]:
     """Return the file or folder, or else the name on a hub; a file that is there goes before a hub."""
     file = entry.get("file_name")
+    if file is not None and (unused := next((key for key in ("subset", "folder") if entry.get(key)), None)):
+        # They choose a part of a data set on a hub.
+        raise RecipeError("llamafactory.dataset_hub_key", where, key=unused, value=entry[unused])
     if file is None:
         hub = next((key for key in _HUBS if entry.get(key)), None)
         if hub is not None:

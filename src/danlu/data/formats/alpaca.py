@@ -1,40 +1,15 @@
-"""The Alpaca family, and rows with one column for the question and one for the answer, in any language."""
+"""The Alpaca family: instruction, input, output. Other names of columns are read by ``columns``."""
 
 from __future__ import annotations
 
-import re
-from dataclasses import replace
 from pathlib import Path
-from typing import Final
 
 from danlu.data.conversations import Conversation
 from danlu.data.formats.base import Kind, accepted_of, excerpt, text_of, tools_of, weight_of
-from danlu.data.formats.turns import Turn, require_order, turns_of
-from danlu.data.rows import JsonValue, Row, kind_of, place
+from danlu.data.formats.names import ANSWERS, KEPT, QUESTIONS, fold
+from danlu.data.rows import Row, kind_of, place
 from danlu.errors import DataError
-from danlu.models.messages import Message, Role
-
-# Names of columns, folded (``fold``): what people call the question, the answer, and what belongs to the question.
-QUESTIONS: Final = frozenset({
-    "question", "questions", "q", "query", "prompt", "ask", "input", "user", "instruction", "problem", "request",
-    "问题", "问", "提问", "用户问题", "指令", "用户", "題目", "题目", "問題", "質問", "질문",
-    "pregunta", "frage", "domanda", "pergunta", "вопрос",
-})  # fmt: skip
-ANSWERS: Final = frozenset({
-    "answer", "answers", "a", "response", "reply", "completion", "output", "assistant", "solution", "target",
-    "答案", "答", "回答", "回复", "标准答案", "输出", "助手", "解答", "回覆", "答え", "답변", "답",
-    "respuesta", "antwort", "réponse", "reponse", "risposta", "resposta", "ответ",
-})  # fmt: skip
-CONTEXTS: Final = frozenset(
-    {"context", "input", "上下文", "背景", "材料", "补充", "输入", "contexto", "kontext", "contexte"}
-)
-SYSTEMS: Final = frozenset({"system", "system_prompt", "systemprompt", "系统", "系统提示", "系统提示词"})
-_MORE: Final = frozenset({"weight", "accepted", "tools"})
-
-
-def fold(name: str) -> str:
-    """Return a column's name without case, white space, underscores, numbering marks and colons."""
-    return re.sub(r"[\s_\-:：.*#]+", "", name).casefold()
+from danlu.models.messages import Message
 
 
 class AlpacaFormat:
@@ -46,12 +21,15 @@ class AlpacaFormat:
 
     name = "alpaca"
     kind: Kind = "conversations"
-    fields = frozenset({"instruction", "input", "output", "system", "history", "weight", "accepted", "tools"})
+    shown: tuple[str, ...] = ("instruction", "input", "output", "system", "history", "weight", "accepted", "tools")
+    fields = frozenset(shown) | KEPT
+    folded = False
 
     def matches(self, row: Row) -> bool:
-        """Say whether the row has an instruction, or an output and nothing else that asks."""
+        """Say whether the row has an instruction, or an output, and nothing else that answers or asks."""
         if "instruction" in row.values:
-            return True
+            others = (name for name, value in row.values.items() if value is not None and fold(name) in ANSWERS)
+            return "output" in row.values or not any(others)
         return "output" in row.values and not any(fold(name) in QUESTIONS for name in row.values)
 
     def convert(self, file: Path | str, row: Row) -> Conversation:
@@ -71,82 +49,19 @@ class AlpacaFormat:
         return Conversation(messages, learn, row.index, row.line, weight, accepted is not None, learned, tools)
 
 
-class ColumnsFormat:
-    """A column that asks and one that answers, whatever they are called; TRL's ``prompt`` and ``completion`` too.
-
-    Either may be a list of messages. A third column with a context is appended to the question, as Alpaca's ``input``.
-    """
-
-    name = "columns"
-    kind: Kind = "conversations"
-    fields = QUESTIONS | ANSWERS | CONTEXTS | SYSTEMS | _MORE
-
-    def matches(self, row: Row) -> bool:
-        """Say whether one column asks and another one answers."""
-        return _columns(row) is not None
-
-    def convert(self, file: Path | str, row: Row) -> Conversation:
-        """Read one row.
-
-        Raises:
-            DataError: a column is missing, empty, or of the wrong type.
-        """
-        found = _columns(row)
-        if found is None:
-            names = ", ".join(list(row.values)[:8]) or "–"
-            raise DataError("formats.no_columns", place(file, row), found=names)
-        asks, answers = found
-        values = row.values
-        conversation = isinstance(values[answers], list) and not _accepted_answers(values[answers])
-        if conversation or isinstance(values[asks], list):
-            return self._messages(file, row, asks, answers)
-        moved: dict[str, JsonValue] = {"instruction": values[asks], "output": _one_answer(file, row, answers)}
-        for name, value in values.items():
-            if name not in {asks, answers}:
-                if fold(name) in CONTEXTS:
-                    moved["input"] = value
-                elif fold(name) in {fold(other) for other in SYSTEMS}:
-                    moved["system"] = value
-                elif name in _MORE or name == "history":
-                    moved[name] = value
-        try:
-            return AlpacaFormat().convert(file, replace(row, values=moved))
-        except DataError as error:
-            raise _renamed(file, row, error, {"instruction": asks, "output": answers}) from None
-
-    def _messages(self, file: Path | str, row: Row, asks: str, answers: str) -> Conversation:
-        question = _as_turns(file, row, asks, "user")
-        system = next((name for name in row.values if fold(name) in {fold(other) for other in SYSTEMS}), None)
-        if system is not None and (text := text_of(file, row, system)):
-            question = [Turn(Message("system", text), learn=False), *question]
-        turns = [*question, *_as_turns(file, row, answers, "assistant")]
-        require_order(file, row, answers, turns)
-        learn = tuple(turn.learn and number >= len(question) for number, turn in enumerate(turns))
-        accepted = accepted_of(file, row)
-        return Conversation(
-            tuple(turn.message for turn in turns),
-            learn,
-            row.index,
-            row.line,
-            weight_of(file, row),
-            accepted is not None,
-            accepted is not False,
-            tools_of(file, row),
-        )
-
-
 def alpaca_prompt(file: Path | str, row: Row) -> tuple[Message, ...]:
     """Return what stands before the answer of an Alpaca-like row: system prompt, history and question.
 
     Raises:
         DataError: a field is missing, empty, or of the wrong type.
     """
-    instruction = text_of(file, row, "instruction", required=True)
     extra = text_of(file, row, "input")
+    # Some sets leave the instruction empty where the input says everything.
+    instruction = text_of(file, row, "instruction", required=not extra.strip())
     system = text_of(file, row, "system")
     messages: list[Message] = [Message("system", system)] if system else []
     messages += _history(file, row)
-    messages.append(Message("user", f"{instruction}\n{extra}" if extra else instruction))
+    messages.append(Message("user", "\n".join(part for part in (instruction, extra) if part)))
     return tuple(messages)
 
 
@@ -162,43 +77,3 @@ def _history(file: Path | str, row: Row) -> list[Message]:
             raise DataError("data.history_shape", place(file, row, "history"), kind=excerpt(pair))
         messages += [Message("user", str(pair[0])), Message("assistant", str(pair[1]))]
     return messages
-
-
-def _columns(row: Row) -> tuple[str, str] | None:
-    """Return which column asks and which one answers; None unless there is exactly one of each."""
-    asking = [name for name in row.values if fold(name) in QUESTIONS]
-    answering = [name for name in row.values if fold(name) in ANSWERS]
-    if len(asking) == 2:  # ``question`` with an ``input`` beside it
-        asking = [name for name in asking if fold(name) not in CONTEXTS]
-    return (asking[0], answering[0]) if len(asking) == len(answering) == 1 else None
-
-
-def _as_turns(file: Path | str, row: Row, name: str, role: Role) -> list[Turn]:
-    """Return the messages in a column; of a text the one that it is."""
-    value = row.values[name]
-    if isinstance(value, str):
-        return [Turn(Message(role, value), learn=role == "assistant")]
-    return turns_of(file, row, name, value)
-
-
-def _accepted_answers(value: JsonValue) -> bool:
-    return isinstance(value, list) and bool(value) and all(isinstance(item, str) for item in value)
-
-
-def _one_answer(file: Path | str, row: Row, name: str) -> JsonValue:
-    """Return the answer; of a list of texts the only one."""
-    value = row.values[name]
-    if isinstance(value, list) and _accepted_answers(value):
-        if len(value) > 1:
-            raise DataError("formats.several_answers", place(file, row, name), field=name, count=len(value))
-        return value[0]
-    return value
-
-
-def _renamed(file: Path | str, row: Row, error: DataError, names: dict[str, str]) -> DataError:
-    """Return an error about a field under the name that the file gives it."""
-    field = str(error.params.get("field", ""))
-    if field not in names:
-        return error
-    params = {**error.params, "field": names[field]}
-    return DataError(error.key, place(file, row, names[field]), **params)

@@ -11,6 +11,7 @@ from typing import Final, Generic, Literal, Protocol, TypeVar
 
 from danlu.data.rows import JsonValue, Row, kind_of, place
 from danlu.errors import DataError
+from danlu.i18n import t
 
 Kind = Literal["conversations", "texts", "preferences", "labels", "questions"]
 T_co = TypeVar("T_co", covariant=True)
@@ -24,11 +25,15 @@ class RowFormat(Protocol, Generic[T_co]):
         name: its name; stands in the manifests of data sets.
         kind: what its rows become.
         fields: the fields that are read; others are ignored.
+        folded: they are compared folded (``names.fold``), because files call them as they like.
+        shown: the fields as people are told of them, without every name that there is in every language.
     """
 
     name: str
     kind: Kind
     fields: frozenset[str]
+    folded: bool
+    shown: tuple[str, ...]
 
     def matches(self, row: Row) -> bool:
         """Say whether a row looks like one of this family."""
@@ -85,20 +90,49 @@ def accepted_of(file: Path | str, row: Row) -> bool | None:
 def tools_of(file: Path | str, row: Row) -> str:
     """Return the tools of a row, a list or the JSON text of one, as JSON text; an empty text for none.
 
+    A bare function (OpenAI's older ``functions``, LLaMA-Factory's ``tools``) is written as the tool that it is, so
+    that a model is trained on the form in which programs will offer tools to it.
+
     Raises:
         DataError: they are no list of objects.
     """
-    value = row.values.get("tools")
+    field = "functions" if row.values.get("tools") is None and row.values.get("functions") is not None else "tools"
+    value = row.values.get(field)
     if isinstance(value, str) and value.strip():
-        try:
-            value = json.loads(value)
-        except (ValueError, RecursionError) as error:
-            raise DataError("formats.tools_shape", place(file, row, "tools"), kind=str(error)) from None
+        value = json_in(file, row, field, value, "formats.tools_shape", named="kind")
     if value in (None, "", []) or (isinstance(value, str) and not value.strip()):
         return ""
     if not isinstance(value, list) or not all(isinstance(item, dict) for item in value):
-        raise DataError("formats.tools_shape", place(file, row, "tools"), kind=kind_of(value))
-    return json.dumps(value, ensure_ascii=False)
+        raise DataError("formats.tools_shape", place(file, row, field), kind=kind_of(value))
+    tools = [item for item in value if isinstance(item, dict)]
+    return json.dumps([_as_tool(item) for item in tools], ensure_ascii=False)
+
+
+def json_in(file: Path | str, row: Row, field: str, text: str, key: str, named: str = "reason") -> JsonValue:
+    """Return the JSON value that a text holds.
+
+    Args:
+        file: the file, for the message.
+        row: the row, for the message.
+        field: the field, for the message.
+        text: the text.
+        key: the error where it holds none.
+        named: the placeholder of that message that says why.
+
+    Raises:
+        DataError: it holds none.
+    """
+    try:
+        value: JsonValue = json.loads(text)
+    except ValueError as error:
+        raise DataError(key, place(file, row, field), **{named: str(error)}) from None
+    except RecursionError:
+        raise DataError(key, place(file, row, field), **{named: t("data.nested_too_deeply")}) from None
+    return value
+
+
+def _as_tool(item: dict[str, JsonValue]) -> dict[str, JsonValue]:
+    return {"type": "function", "function": item} if "name" in item and "function" not in item else item
 
 
 def excerpt(value: object) -> str:
@@ -108,11 +142,13 @@ def excerpt(value: object) -> str:
 
 
 def require_roles(file: Path | str, row: Row, field: str, value: JsonValue) -> list[dict[str, JsonValue]]:
-    """Return a list of objects.
+    """Return a list of objects; tables hold it as JSON text.
 
     Raises:
         DataError: it is none.
     """
+    if isinstance(value, str) and value.lstrip().startswith("["):
+        value = json_in(file, row, field, value, "formats.messages_text")
     if not isinstance(value, list):
         raise DataError("formats.not_messages", place(file, row, field), field=field, kind=kind_of(value))
     for number, item in enumerate(value, start=1):

@@ -1,7 +1,7 @@
 """Rows to judged answers: pairs of a chosen and a rejected answer, or single answers with a label.
 
-What was asked stands in Alpaca's fields, in ``prompt`` (TRL), or in a list of messages before the answer. Not for
-token ids (``data.judged``), and not for answers that are simply learned (``alpaca``, ``messages``).
+What was asked stands in Alpaca's fields, in a column of any name that asks (TRL's ``prompt``), or in a list of messages
+before the answer. Not for token ids (``data.judged``), nor for answers that are simply learned (``alpaca``).
 """
 
 from __future__ import annotations
@@ -13,18 +13,21 @@ from typing import Final
 from danlu.data.conversations import Conversation
 from danlu.data.formats.alpaca import alpaca_prompt
 from danlu.data.formats.base import Kind, excerpt, tools_of
-from danlu.data.formats.messages import LISTS, list_field, read_turns
+from danlu.data.formats.columns import one_answer
+from danlu.data.formats.messages import LISTS, MessagesFormat, list_field, read_turns, with_system
+from danlu.data.formats.names import ANSWERS, CONTEXTS, QUESTIONS, SYSTEMS, answering, asking, in_their_words, moved
 from danlu.data.formats.turns import Turn, require_order, turn_of, turns_of
 from danlu.data.preferences import Preference
 from danlu.data.rows import JsonValue, Row, kind_of, place
 from danlu.errors import DataError
 from danlu.models.messages import Message
 
-_ALPACA: Final = frozenset({"instruction", "input", "system", "history"})
+_ASKED: Final = QUESTIONS | CONTEXTS | SYSTEMS | frozenset({"history", "tools", "functions"})
 _LABELS: Final = ("kto_tag", "label", "thumbs", "评价")
-# What a label may say beside true and false; compared without case.
-_GOOD: Final = frozenset({"good", "yes", "true", "up", "like", "positive", "👍", "好", "赞", "是", "对"})
-_BAD: Final = frozenset({"bad", "no", "false", "down", "dislike", "negative", "👎", "差", "坏", "踩", "否", "错"})
+# What a label may say beside true and false; compared without case and without the colour of a thumb.
+_GOOD: Final = frozenset({"good", "yes", "true", "1", "up", "like", "positive", "👍", "好", "赞", "是", "对"})
+_BAD: Final = frozenset({"bad", "no", "false", "0", "down", "dislike", "negative", "👎", "差", "坏", "踩", "否", "错"})
+_COLOURS: Final = dict.fromkeys([0xFE0F, *range(0x1F3FB, 0x1F400)])
 
 
 class PairFormat:
@@ -37,7 +40,9 @@ class PairFormat:
 
     name = "pairs"
     kind: Kind = "preferences"
-    fields = frozenset({"prompt", "chosen", "rejected", "tools"}) | _ALPACA | frozenset(LISTS)
+    fields = frozenset({"chosen", "rejected"}) | _ASKED | frozenset(LISTS)
+    folded = True
+    shown: tuple[str, ...] = ("prompt", "messages", "context", "system", "history", "chosen", "rejected", "tools")
 
     def matches(self, row: Row) -> bool:
         """Say whether the row has a chosen or a rejected answer."""
@@ -56,7 +61,7 @@ class PairFormat:
         if isinstance(chosen, str) and isinstance(rejected, str):
             # Some sets repeat the prompt in both texts.
             said = prompt[-1].content
-            if "prompt" in row.values and chosen.startswith(said) and rejected.startswith(said):
+            if chosen.startswith(said) and rejected.startswith(said):
                 chosen, rejected = chosen[len(said) :].lstrip(), rejected[len(said) :].lstrip()
         good = _answer(file, row, "chosen", chosen, prompt)
         bad = _answer(file, row, "rejected", rejected, prompt)
@@ -65,36 +70,40 @@ class PairFormat:
         return Preference(_conversation(file, row, prompt, good), _conversation(file, row, prompt, bad))
 
     def _prompt(self, file: Path | str, row: Row, chosen: JsonValue, rejected: JsonValue) -> tuple[Message, ...]:
-        if "instruction" in row.values:
-            prompt = alpaca_prompt(file, row)
-        elif "prompt" in row.values:
-            prompt = _prompt(file, row)
-        elif list_field(row) is not None:
+        asks = asking(row)
+        if asks is not None:
+            prompt = _prompt(file, row, asks)
+        elif MessagesFormat().matches(row):
             return _asked(file, row, read_turns(file, row))
         elif isinstance(chosen, list) and isinstance(rejected, list):
             sides = (_messages(file, row, "chosen", chosen), _messages(file, row, "rejected", rejected))
             prompt = _common(*sides)
         else:
             raise DataError("data.prompt_missing", place(file, row, "prompt"), field="prompt")
-        _check_prompt(file, row, prompt)
+        _check_prompt(file, row, prompt, asks or "chosen")
         return prompt
 
 
 class LabelFormat:
-    """One answer and its label: Alpaca with ``kto_tag``, ``prompt`` and ``completion`` with ``label``, or messages.
+    """One answer and its label: a column that asks and one that answers with ``kto_tag`` or ``label``, or messages.
 
     Of messages the last one is judged. The label is true or false, 1 or 0, or one of a few words and signs.
     """
 
     name = "labels"
     kind: Kind = "labels"
-    fields = frozenset({"output", "prompt", "completion", "tools", *_LABELS}) | _ALPACA | frozenset(LISTS)
+    fields = frozenset(_LABELS) | ANSWERS | _ASKED | frozenset(LISTS)
+    folded = True
+    shown: tuple[str, ...] = ("prompt", "completion", "messages", "context", "system", "history", "label", "tools")
 
     def matches(self, row: Row) -> bool:
-        """Say whether the row has a label."""
-        if _label_field(row) is None:
+        """Say whether the row has an answer and a label; a ``label`` beside columns, often a topic, must judge."""
+        field = label_field(row)
+        if field is None:
             return False
-        return "kto_tag" in row.values or "completion" in row.values or list_field(row) is not None
+        if MessagesFormat().matches(row) or "completion" in row.values or field == "kto_tag":
+            return True
+        return answering(row) is not None and (field != "label" or _judgement(row.values[field]) is not None)
 
     def convert(self, file: Path | str, row: Row) -> Preference:
         """Read one row.
@@ -103,38 +112,46 @@ class LabelFormat:
             DataError: a field is missing, empty or of the wrong shape, or the label says neither good nor bad.
         """
         wanted = _wanted(file, row)
-        if list_field(row) is not None:
+        if MessagesFormat().matches(row):
             turns = read_turns(file, row)
             require_order(file, row, str(list_field(row)), turns)
             messages = tuple(turn.message for turn in turns)
             prompt, said = messages[:-1], messages[-1]
-        elif "completion" in row.values:
-            prompt = _prompt(file, row)
-            _check_prompt(file, row, prompt)
-            said = _answer(file, row, "completion", _given(file, row, "completion"), prompt)
         else:
-            prompt = alpaca_prompt(file, row)
-            _check_prompt(file, row, prompt)
-            said = _answer(file, row, "output", _given(file, row, "output"), prompt)
+            asks, answers = asking(row), answering(row)
+            if asks is None:
+                raise DataError("data.prompt_missing", place(file, row, "prompt"), field="prompt")
+            prompt = _prompt(file, row, asks)
+            _check_prompt(file, row, prompt, asks)
+            given = _given(file, row, answers or "output")
+            if isinstance(given, list) and all(isinstance(item, str) for item in given):
+                given = one_answer(file, row, answers or "output")
+            said = _answer(file, row, answers or "output", given, prompt)
         conversation = _conversation(file, row, prompt, said)
         return Preference(conversation, None) if wanted else Preference(None, conversation)
 
 
-def _label_field(row: Row) -> str | None:
+def label_field(row: Row) -> str | None:
+    """Return the field of a row that holds a label."""
     return next((name for name in _LABELS if name in row.values), None)
 
 
-def _wanted(file: Path | str, row: Row) -> bool:
-    field = _label_field(row) or _LABELS[0]
-    value = row.values.get(field)
+def _judgement(value: JsonValue) -> bool | None:
+    """Return whether a label says good or bad; None where it says neither."""
     if isinstance(value, bool):
         return value
     if isinstance(value, int | float) and value in {0, 1}:
         return bool(value)
-    if isinstance(value, str):
-        folded = value.strip().casefold()
-        if folded in _GOOD | _BAD:
-            return folded in _GOOD
+    word = value.translate(_COLOURS).strip().casefold() if isinstance(value, str) else ""
+    return word in _GOOD if word in _GOOD | _BAD else None
+
+
+def _wanted(file: Path | str, row: Row) -> bool:
+    field = label_field(row) or _LABELS[0]
+    value = row.values.get(field)
+    wanted = _judgement(value)
+    if wanted is not None:
+        return wanted
     if isinstance(value, str):
         raise DataError("formats.label_word", place(file, row, field), field=field, value=excerpt(value))
     raise DataError("data.label_not_bool", place(file, row, field), field=field, kind=kind_of(value))
@@ -149,15 +166,21 @@ def _given(file: Path | str, row: Row, field: str) -> JsonValue:
     return value
 
 
-def _prompt(file: Path | str, row: Row) -> tuple[Message, ...]:
-    value = row.values.get("prompt")
-    if isinstance(value, str) and value.strip():
-        return (Message("user", value),)
+def _prompt(file: Path | str, row: Row, asks: str) -> tuple[Message, ...]:
+    """Return what was asked, with the system prompt, the context and the history that stand beside it."""
+    value = row.values[asks]
     if isinstance(value, list) and value:
-        return _messages(file, row, "prompt", value)
-    if value is None or value in ("", []) or isinstance(value, str):
-        raise DataError("data.prompt_missing", place(file, row, "prompt"), field="prompt")
-    raise DataError("data.messages_shape", place(file, row, "prompt"), field="prompt", kind=kind_of(value))
+        turns = with_system(file, row, turns_of(file, row, asks, value))
+        return tuple(turn.message for turn in turns)
+    if value is None or value in ("", []) or (isinstance(value, str) and not value.strip() and asks != "instruction"):
+        raise DataError("data.prompt_missing", place(file, row, asks), field=asks)
+    if not isinstance(value, str):
+        raise DataError("data.messages_shape", place(file, row, asks), field=asks, kind=kind_of(value))
+    renamed, called = moved(file, row, asks)
+    try:
+        return alpaca_prompt(file, renamed)
+    except DataError as error:
+        raise in_their_words(file, row, error, called) from None
 
 
 def _messages(file: Path | str, row: Row, field: str, value: list[JsonValue]) -> tuple[Message, ...]:
@@ -177,8 +200,7 @@ def _common(one: Sequence[Message], other: Sequence[Message]) -> tuple[Message, 
     return tuple(one[:count])
 
 
-def _check_prompt(file: Path | str, row: Row, prompt: Sequence[Message]) -> None:
-    field = "instruction" if "instruction" in row.values else "prompt"
+def _check_prompt(file: Path | str, row: Row, prompt: Sequence[Message], field: str) -> None:
     if not prompt or prompt[-1].role not in {"user", "tool"}:
         raise DataError("data.prompt_end", place(file, row, field), field=field)
 

@@ -12,7 +12,7 @@ from danlu.errors import DataError
 from danlu.models.messages import Message
 
 LISTS = ("messages", "conversations", "conversation", "dialogue", "dialog", "对话", "消息")
-_MORE = frozenset({"system", "tools", "weight", "accepted"})
+_MORE = frozenset({"system", "tools", "functions", "weight", "accepted"})
 
 
 class MessagesFormat:
@@ -25,10 +25,12 @@ class MessagesFormat:
     name = "messages"
     kind: Kind = "conversations"
     fields = frozenset(LISTS) | _MORE
+    folded = False
+    shown: tuple[str, ...] = ("messages", "conversations", "system", "tools", "weight", "accepted")
 
     def matches(self, row: Row) -> bool:
         """Say whether the row has a list of messages."""
-        return list_field(row) is not None
+        return any(row.values.get(name) is not None for name in LISTS)
 
     def convert(self, file: Path | str, row: Row) -> Conversation:
         """Read one row.
@@ -55,8 +57,10 @@ class MessagesFormat:
 
 
 def list_field(row: Row) -> str | None:
-    """Return the field that holds the messages."""
-    return next((name for name in LISTS if name in row.values), None)
+    """Return the field that holds the messages; one that holds nothing only where there is no other."""
+    return next((name for name in LISTS if row.values.get(name) is not None), None) or next(
+        (name for name in LISTS if name in row.values), None
+    )
 
 
 def read_turns(file: Path | str, row: Row) -> list[Turn]:
@@ -68,7 +72,15 @@ def read_turns(file: Path | str, row: Row) -> list[Turn]:
     field = list_field(row)
     if field is None:
         raise DataError("formats.no_messages", place(file, row), found=", ".join(list(row.values)[:8]) or "–")
-    turns = turns_of(file, row, field, row.values[field])
+    return with_system(file, row, turns_of(file, row, field, row.values[field]))
+
+
+def with_system(file: Path | str, row: Row, turns: list[Turn]) -> list[Turn]:
+    """Return turns behind the system prompt that stands beside them in the row, if there is one.
+
+    Raises:
+        DataError: it is no text, or the turns begin with another system prompt.
+    """
     system = text_of(file, row, "system")
     if not system:
         return turns

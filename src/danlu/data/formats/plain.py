@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from danlu.data.documents import Document
-from danlu.data.formats.alpaca import QUESTIONS, alpaca_prompt, fold
+from danlu.data.formats.alpaca import alpaca_prompt
 from danlu.data.formats.base import Kind
+from danlu.data.formats.names import (
+    ABOUT,
+    CONTEXTS,
+    QUESTIONS,
+    SYSTEMS,
+    answering,
+    answerish,
+    asking,
+    fold,
+    in_their_words,
+    moved,
+)  # fmt: skip
 from danlu.data.questions import Question
 from danlu.data.rows import DOCUMENT_FIELD, Row, kind_of, place
 from danlu.errors import DataError
 
-# Names under which texts stand, beside Danlu's own; a row with one of them is a text only where nothing asks.
+# Names under which texts stand beside Danlu's own; those rows are texts only where no other column holds one.
 _TEXTS: Final = (DOCUMENT_FIELD, "content", "document", "passage", "正文", "内容", "文本", "文章")
-# Rows with one of these have an answer, or are something else altogether; a missing output is then a mistake.
-_ANSWERED: Final = frozenset({
-    "output", "answer", "answers", "response", "completion", "chosen", "rejected", "text", "messages", "conversations",
-})  # fmt: skip
 _KEPT: Final = ("instruction", "input", "system", "history")
 
 
@@ -29,10 +36,18 @@ class TextFormat:
     name = "text"
     kind: Kind = "texts"
     fields = frozenset(_TEXTS)
+    folded = False
+    shown: tuple[str, ...] = _TEXTS
 
     def matches(self, row: Row) -> bool:
-        """Say whether the row has a text."""
-        return any(name in row.values for name in _TEXTS)
+        """Say whether the row has a text, and nothing that asks or answers beside it."""
+        field = next((name for name in _TEXTS if name in row.values), None)
+        if field is None or asking(row) is not None or answering(row) is not None:
+            return False
+        if field == DOCUMENT_FIELD:
+            return True
+        others = (name for name, value in row.values.items() if name != field and isinstance(value, str))
+        return all(fold(name) in ABOUT for name in others)
 
     def convert(self, file: Path | str, row: Row) -> Document:
         """Read one row.
@@ -57,11 +72,16 @@ class QuestionFormat:
 
     name = "questions"
     kind: Kind = "questions"
-    fields = QUESTIONS | frozenset(_KEPT)
+    fields = QUESTIONS | CONTEXTS | SYSTEMS | frozenset(_KEPT)
+    folded = True
+    shown: tuple[str, ...] = ("question", "instruction", "input", "context", "system", "history")
 
     def matches(self, row: Row) -> bool:
-        """Say whether the row asks."""
-        return _asking(row) is not None
+        """Say whether the row asks, and nothing in it may be an answer: a text of another name may well be one."""
+        if asking(row) is None or answerish(row):
+            return False
+        others = (name for name, value in row.values.items() if isinstance(value, str))
+        return all(fold(name) in self.fields | ABOUT for name in others)
 
     def convert(self, file: Path | str, row: Row) -> Question:
         """Read one row.
@@ -69,20 +89,14 @@ class QuestionFormat:
         Raises:
             DataError: a field is missing, empty, or of the wrong type.
         """
-        values = dict(row.values)
-        asking = _asking(row)
-        if asking is not None and "instruction" not in values:
-            values["instruction"] = values.pop(asking)
-        fields = {name: values[name] for name in _KEPT if values.get(name) is not None}
-        return Question(alpaca_prompt(file, replace(row, values=values)), fields, row.index, row.line)
+        renamed, called = moved(file, row, asking(row) or "instruction") if asking(row) else (row, {})
+        fields = {name: renamed.values[name] for name in _KEPT if renamed.values.get(name) is not None}
+        try:
+            return Question(alpaca_prompt(file, renamed), fields, row.index, row.line)
+        except DataError as error:
+            raise in_their_words(file, row, error, called) from None
 
 
 def answers_nothing(rows: Iterable[Row]) -> bool:
     """Say whether none of the rows has anything that answers; one answer among them makes the others mistakes."""
-    return not any(row.values.get(name) is not None for row in rows for name in _ANSWERED)
-
-
-def _asking(row: Row) -> str | None:
-    if "instruction" in row.values:
-        return "instruction"
-    return next((name for name in row.values if fold(name) in QUESTIONS), None)
+    return not any(answerish(row) for row in rows)

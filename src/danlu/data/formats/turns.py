@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-from danlu.data.formats.base import excerpt, require_roles
+from danlu.data.formats.base import excerpt, json_in, require_roles
 from danlu.data.rows import JsonValue, Row, kind_of, place
 from danlu.errors import DataError
 from danlu.models.messages import Message, Role, ToolCall
@@ -26,8 +26,8 @@ ROLES: Final[dict[str, Role]] = {
     "系统": "system", "用户": "user", "助手": "assistant", "助理": "assistant", "工具": "tool",
 }  # fmt: skip
 _CALLS: Final = frozenset({"function_call", "tool_call"})
-_ROLE_KEYS: Final = ("role", "from", "speaker")
-_CONTENT_KEYS: Final = ("content", "value", "text")
+ROLE_KEYS: Final = ("role", "from", "speaker")
+CONTENT_KEYS: Final = ("content", "value", "text")
 _REASONING_KEYS: Final = ("reasoning_content", "reasoning", "thinking")
 _PICTURES: Final = ("image", "audio", "video", "file")
 
@@ -56,7 +56,7 @@ def turn_of(file: Path | str, row: Row, field: str, item: dict[str, JsonValue]) 
     Raises:
         DataError: it lacks something or holds something that is not understood.
     """
-    role_key = next((key for key in _ROLE_KEYS if key in item), None)
+    role_key = next((key for key in ROLE_KEYS if key in item), None)
     if role_key is None:
         raise DataError("formats.no_role", place(file, row, field), found=", ".join(list(item)[:8]) or "–")
     spoken = item[role_key]
@@ -64,7 +64,7 @@ def turn_of(file: Path | str, row: Row, field: str, item: dict[str, JsonValue]) 
     if role is None:
         where = place(file, row, f"{field}.{role_key}")
         raise DataError("formats.unknown_role", where, role=excerpt(spoken))
-    content_key = next((key for key in _CONTENT_KEYS if key in item), None)
+    content_key = next((key for key in CONTENT_KEYS if key in item), None)
     content, reasoning, calls = _content(file, row, f"{field}.{content_key}", item.get(content_key or ""))
     for key in _REASONING_KEYS:
         thought = item.get(key)
@@ -109,7 +109,8 @@ def require_order(file: Path | str, row: Row, field: str, turns: Sequence[Turn],
             raise DataError("formats.answer_first", where, turn=number)
         if message.role == before and message.role in {"user", "assistant"}:
             raise DataError("formats.twice_in_a_row", where, turn=number, role=message.role)
-        if message.role == "tool" and not _after_call(turns, number - 1):
+        # After an assistant who calls nothing it is read: sets have calls within texts; the check names them.
+        if message.role == "tool" and before not in {"assistant", "tool"}:
             raise DataError("formats.tool_without_call", where, turn=number)
         if message.role == "user" and before == "tool":
             raise DataError("formats.tool_unanswered", where, turn=number)
@@ -122,11 +123,48 @@ def require_order(file: Path | str, row: Row, field: str, turns: Sequence[Turn],
         raise DataError("data.prompt_end", place(file, row, field), field=field)
 
 
-def _after_call(turns: Sequence[Turn], at: int) -> bool:
-    """Say whether a tool's message follows a call, other tools' messages between them set aside."""
-    while at > 0 and turns[at - 1].message.role == "tool":
-        at -= 1
-    return at > 0 and bool(turns[at - 1].message.tool_calls)
+def joined(value: JsonValue) -> JsonValue:
+    """Return a list of messages in which texts of the same speaker in a row are one, an empty line between them.
+
+    Anything but a text (calls, parts, what a tool answered) is left as it is, and so is what is no list of messages.
+    """
+    if not isinstance(value, list):
+        return value
+    made: list[JsonValue] = []
+    for item in value:
+        key = _joinable(item)
+        if made and key is not None and key == _joinable(made[-1]):
+            before, content = made[-1], key[1]
+            assert isinstance(before, dict)
+            assert isinstance(item, dict)
+            made[-1] = {**before, content: f"{before[content]}\n\n{item[content]}"}
+        else:
+            made.append(item)
+    return made
+
+
+def _joinable(item: JsonValue) -> tuple[Role, str] | None:
+    """Return who speaks, and the key of the text, of a message that is nothing but a text."""
+    if not isinstance(item, dict) or len(item) != 2:
+        return None
+    role_key = next((key for key in ROLE_KEYS if key in item), "")
+    content_key = next((key for key in CONTENT_KEYS if key in item), "")
+    spoken, said = item.get(role_key), item.get(content_key)
+    if not isinstance(spoken, str) or not isinstance(said, str) or spoken.strip().casefold() in _CALLS:
+        return None
+    role = ROLES.get(spoken.strip().casefold())
+    return (role, content_key) if role in {"user", "assistant"} else None
+
+
+def uncalled(messages: Sequence[Message]) -> int | None:
+    """Return the first message, from 1, in which a tool answers an assistant who has called none; None for none."""
+    called = False
+    for number, message in enumerate(messages, start=1):
+        if message.role == "assistant":
+            called = bool(message.tool_calls)
+        elif message.role == "tool" and not called:
+            return number
+    return None
 
 
 def _content(file: Path | str, row: Row, field: str, value: JsonValue) -> tuple[str, str, list[ToolCall]]:
@@ -178,10 +216,7 @@ def _call(file: Path | str, row: Row, field: str, value: JsonValue) -> ToolCall:
         raise DataError("formats.call_shape", place(file, row, field), value=excerpt(value))
     arguments = inner.get("arguments", inner.get("parameters", {}))
     if isinstance(arguments, str):
-        try:
-            arguments = json.loads(arguments or "{}")
-        except (ValueError, RecursionError):
-            arguments = None
+        arguments = json_in(file, row, field, arguments or "{}", "formats.call_arguments", named="value")
     if not isinstance(arguments, dict):
         raise DataError("formats.call_arguments", place(file, row, field), value=excerpt(inner.get("arguments")))
     return ToolCall(str(inner["name"]), json.dumps(arguments, ensure_ascii=False))
@@ -189,10 +224,7 @@ def _call(file: Path | str, row: Row, field: str, value: JsonValue) -> ToolCall:
 
 def _called(file: Path | str, row: Row, field: str, text: str) -> list[ToolCall]:
     """Read a call, or a list of calls, that is written as JSON in a text."""
-    try:
-        value = json.loads(text)
-    except (ValueError, RecursionError) as error:
-        raise DataError("formats.call_json", place(file, row, field), reason=str(error)) from None
+    value = json_in(file, row, field, text, "formats.call_json")
     items = value if isinstance(value, list) else [value]
     if not items:
         raise DataError("formats.call_shape", place(file, row, field), value="[]")
