@@ -11,6 +11,7 @@ import pytest
 from danlu.data.check import check_source
 from danlu.data.datasets import Dataset, DatasetLibrary, Source
 from danlu.data.reading import Reading
+from danlu.data.sources.hub import hub_name
 from danlu.errors import DataError, RecipeError
 from tests.data.files import ROWS, write_json_lines
 from tests.data.formats.reading_rows import assistant, talk, user
@@ -186,11 +187,6 @@ def test_data_sets_with_pictures_or_sounds_are_refused_by_name(tmp_path, media):
 @pytest.mark.parametrize(
     ("entry", "says"),
     [
-        (
-            {"file_name": None, "hf_hub_url": "o/n", "subset": "en", "split": "test"},
-            r"lies on a hub \(hf:o/n/en:test\)",
-        ),
-        ({"file_name": None, "ms_hub_url": "o/n"}, r"lies on a hub \(ms:o/n:train\)"),
         ({"file_name": None, "om_hub_url": "o/n"}, r"\(om_hub_url: o/n\)"),
         ({"file_name": None, "script_url": "x.py"}, r"\(script_url: x.py\)"),
         ({"subset": "en"}, "“subset: en” chooses a part of a data set on a hub"),
@@ -202,6 +198,20 @@ def test_data_sets_with_pictures_or_sounds_are_refused_by_name(tmp_path, media):
 def test_what_cannot_be_had_here_is_said_with_what_to_do(tmp_path, entry, says):
     with pytest.raises((RecipeError, DataError), match=says):
         opened(tmp_path, entry, ROWS)
+
+
+@pytest.mark.parametrize(
+    ("entry", "name"),
+    [
+        ({"hf_hub_url": "o/n", "subset": "en", "split": "test"}, "hf:o/n/en:test"),
+        ({"ms_hub_url": "o/n"}, "ms:o/n:train"),
+    ],
+)
+def test_a_data_set_on_a_hub_is_asked_for_there(tmp_path, entry, name):
+    path = tmp_path / "dataset_info.json"
+    path.write_text(json.dumps({"mine": entry}), encoding="utf-8")
+    source = Source.named(f"{path}#mine")
+    assert str(hub_name(source.path)) == name
 
 
 def test_a_file_that_is_there_goes_before_a_hub(tmp_path):

@@ -12,7 +12,7 @@ from rich.table import Table
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.cli.data_repair import repair
-from danlu.cli.data_report import counted_rows, print_report
+from danlu.cli.data_report import counted_rows, print_report, read_file
 from danlu.cli.data_show import show
 from danlu.cli.dataset_info import list_entries
 from danlu.cli.filling import ask_fill
@@ -55,7 +55,8 @@ def add(
     source = Source.named(file, reading)
     if not as_json:
         source = replace(source, reading=ask_fill(source))
-    manifest = library.add_source(source, name)
+    with read_file(source.path.name) as progress:
+        manifest = library.add_source(source, name, progress)
     if as_json:
         print_json(manifest.model_dump(mode="json"))
     else:

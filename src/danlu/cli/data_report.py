@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from typing import Final
 
 from rich.markup import escape
-from rich.progress import Progress, TextColumn, TimeElapsedColumn
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
 from danlu.cli.common import console, results
 from danlu.data.checks.findings import DataReport, ProblemGroup, Severity
@@ -21,14 +21,31 @@ _SIGNS: Final[dict[Severity, str]] = {"error": "âœ—", "warning": "!", "info": "Â
 
 
 @contextmanager
-def counted_rows() -> Iterator[Callable[[int], None]]:
-    """Show how many rows have been looked at, where there is somebody to see it."""
-    with Progress(
-        TextColumn("{task.description}"), TimeElapsedColumn(), console=console, transient=True,
-        disable=not console.is_terminal,
-    ) as bar:  # fmt: skip
-        task = bar.add_task(t("cli.checking", rows=0))
-        yield lambda rows: bar.update(task, description=t("cli.checking", rows=rows))
+def counted_rows() -> Iterator[Callable[[int, int, int], None]]:
+    """Show how many rows have been looked at and how long the others will take, where there is somebody to see it."""
+    with _bar() as bar:
+        task = bar.add_task(t("cli.checking", rows=0), total=None)
+
+        def show(rows: int, done: int, total: int) -> None:
+            words = t("cli.comparing" if total and done >= total else "cli.checking", rows=rows)
+            bar.update(task, description=words, completed=done, total=total or None)
+
+        yield show
+
+
+@contextmanager
+def read_file(name: str) -> Iterator[Callable[[int, int], None]]:
+    """Show how much of a file has been read and how long the rest will take, where there is somebody to see it."""
+    with _bar() as bar:
+        task = bar.add_task(escape(t("files.progress", name=name)), total=None)
+        yield lambda done, total: bar.update(task, completed=done, total=total or None)
+
+
+def _bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),
+        console=console, transient=True, disable=not console.is_terminal,
+    )  # fmt: skip
 
 
 def print_report(report: DataReport, named: str) -> None:
@@ -39,7 +56,10 @@ def print_report(report: DataReport, named: str) -> None:
         named: what was checked, as it was typed.
     """
     results.print(f"[bold]{escape(report.verdict)}[/bold]", soft_wrap=True)
-    results.print(t("cli.read_as", format=report.row_format, duplicates=report.duplicates), style="dim")
+    files = ", ".join(f"{file.kind} ({file.encoding})" if file.encoding else file.kind for file in report.files)
+    results.print(t("cli.read_as", files=files, format=report.row_format, duplicates=report.duplicates), style="dim")
+    for notice in report.notices:
+        results.print(escape(notice), style="dim", soft_wrap=True)
     if report.kind == "questions":
         results.print(t("cli.questions_found"), soft_wrap=True)
     if report.characters is not None:

@@ -10,12 +10,13 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from danlu.data.alike import Known
 from danlu.data.checks.content import broken_in, wrong_with_answer
-from danlu.data.checks.findings import DataProblem, DataReport, Findings, Severity, TokenReport
+from danlu.data.checks.findings import DataProblem, DataReport, FileRead, Findings, Severity, TokenReport
 from danlu.data.checks.privacy import private_in
 from danlu.data.checks.whole import FEW_ROWS, Gathered, look_at_all, turns_text
 from danlu.data.conversations import Conversation
@@ -30,6 +31,7 @@ from danlu.data.preferences import Preference
 from danlu.data.questions import Question
 from danlu.data.reading import Reading
 from danlu.data.rows import Row
+from danlu.data.sources.facts import shown_kind
 from danlu.data.texts import cut
 from danlu.errors import DanluError
 from danlu.i18n import t
@@ -56,7 +58,7 @@ REPAIRS: Final = {
     "checks.email": "private", "checks.phone": "private", "checks.id_number": "private", "checks.card": "private",
     "checks.secret": "private", "checks.password": "private",
 }  # fmt: skip
-Progress = Callable[[int], None]
+Progress = Callable[[int, int, int], None]
 
 
 @dataclass
@@ -109,7 +111,8 @@ def check_source(
         chat_format: counts tokens when given.
         most: most tokens that the model takes, to find rows that are too long.
         against: questions that are measured on, to find rows that give their answers away.
-        progress: is told how many rows have been looked at.
+        progress: is told how many rows have been looked at, how many bytes of the files, and how many there are (0
+            where that is not known).
 
     Raises:
         DataError: the file as a whole cannot be read as rows.
@@ -118,13 +121,13 @@ def check_source(
     state = _Pass(Findings(dict(REPAIRS)), chat_format, most)
     left = source.placeholders()
     look = _LOOKS[family.kind]
-    for block in _blocks(_converted(source, family, state, left)):
+    told = None if progress is None else partial(_tell, progress, state)
+    stream, rows = source.stream(told)
+    for block in _blocks(_converted(source, rows, family, state, left)):
         for row, item in block:
             look(state, row, item)
         if chat_format is not None:
             _count_tokens(state, [item for _, item in block], chat_format)
-        if progress is not None:
-            progress(state.rows)
     known = None if against is None else Known(against)
     copies, leaks = _ENDS[family.kind](state, known)
     _ignored(state, family)
@@ -143,12 +146,20 @@ def check_source(
         duplicates=copies,
         leaks=leaks,
         characters=state.characters if family.kind == "texts" else None,
+        files=[FileRead(kind=shown_kind(kind), encoding=encoding) for kind, encoding in stream.facts.read_as],
+        notices=stream.facts.notices(),
     )
 
 
-def _converted(source: Source, family: AnyFormat, state: _Pass, left: Placeholders) -> Iterator[tuple[Row, Any]]:
+def _tell(progress: Progress, state: _Pass, done: int, total: int) -> None:
+    progress(state.rows, done, total)
+
+
+def _converted(
+    source: Source, rows: Iterator[Row], family: AnyFormat, state: _Pass, left: Placeholders
+) -> Iterator[tuple[Row, Any]]:
     """Go through what rows mean; a row that cannot be used is noted."""
-    for row in source:
+    for row in rows:
         state.rows += 1
         state.unread |= unread(row, family)
         try:

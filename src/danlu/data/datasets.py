@@ -29,7 +29,8 @@ from danlu.data.placeholders import Placeholders
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
 from danlu.data.reading import MEANINGS, NEEDED, Reading, Tags
-from danlu.data.rows import Row, place, stream_rows
+from danlu.data.rows import Progress, Row, RowStream, place, stream_rows
+from danlu.data.sources.hub import hub_name
 from danlu.data.stored import Converted, RowFile, write_rows
 from danlu.errors import DataError, NotFoundError, RecipeError, UsageError
 from danlu.files import new_folder, read_as, write_text
@@ -121,7 +122,7 @@ class Source:
         """Return what a name on a command line or in a recipe points to; None where it can be no file.
 
         Args:
-            named: a file, or ``path/dataset_info.json#name``.
+            named: a file, ``path/dataset_info.json#name``, or a data set of a hub (``hf:OWNER/NAME``).
             reading: how it is read, beside what the list says.
 
         Raises:
@@ -131,8 +132,6 @@ class Source:
         path, mark, name = named.rpartition("#")
         if mark and path.endswith(".json"):
             entry = dataset_info.entry_of(Path(path), dataset_info.read_list(Path(path)), name)
-            if entry.path is None:
-                raise RecipeError("llamafactory.dataset_on_hub", entry.where, hub=entry.hub)
             tags = Tags.model_validate(entry.tags) if "messages" in entry.columns else None
             listed = reading.model_copy(
                 update={
@@ -141,8 +140,11 @@ class Source:
                     "samples": reading.samples or entry.samples,
                 }
             )
-            return cls(entry.path, listed, name)
+            return cls(entry.path or Path(str(entry.hub)), listed, name)
         found = Path(named)
+        hub = hub_name(named)
+        if hub is not None:
+            return cls(found, reading, hub.name.rpartition("/")[2])
         if found.name == dataset_info.NAME and found.is_file():
             names = ", ".join(list(dataset_info.read_list(found))[:_NAMED]) or "–"
             raise RecipeError("llamafactory.dataset_unnamed", named, path=named, known=names)
@@ -159,7 +161,19 @@ class Source:
 
     def __iter__(self) -> Iterator[Row]:
         """Go through the rows as they are to be read."""
-        return self.reading.apply(stream_rows(self.path))
+        return self.stream()[1]
+
+    def stream(self, progress: Progress | None = None) -> tuple[RowStream, Iterator[Row]]:
+        """Go through the rows as they are to be read, and be told about the files that they come from.
+
+        Args:
+            progress: is told bytes done and in all; see ``stream_rows``.
+
+        Returns:
+            What is known of the files so far, and the rows.
+        """
+        stream = stream_rows(self.path, progress)
+        return stream, self.reading.apply(stream)
 
     def family(self) -> AnyFormat:
         """Return the family that the rows are in.
@@ -212,8 +226,13 @@ class DatasetLibrary:
         """
         return self.add_source(Source(path, reading or Reading(), path.stem), name)
 
-    def add_source(self, source: Source, name: str) -> DatasetManifest:
+    def add_source(self, source: Source, name: str, progress: Progress | None = None) -> DatasetManifest:
         """Register rows as the newest version of ``name``; the same rows again change nothing.
+
+        Args:
+            source: the rows.
+            name: the data set.
+            progress: is told bytes done and in all; see ``stream_rows``.
 
         Raises:
             UsageError: the name cannot be a folder's name.
@@ -224,7 +243,7 @@ class DatasetLibrary:
         family = source.family()
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".adding-", dir=self.folder) as written:
-            tried = _Tried(source, family)
+            tried = _Tried(source, family, progress)
             write_rows(Path(written) / _ROWS, tried.lines())
             for version in self.versions(name):
                 if version.sha256 == tried.sha256:
@@ -377,7 +396,8 @@ class _Tried:
         sha256: hash of the lines.
     """
 
-    def __init__(self, source: Source, family: AnyFormat) -> None:
+    def __init__(self, source: Source, family: AnyFormat, progress: Progress | None = None) -> None:
+        self._progress = progress
         self.rows = 0
         self.left_out = 0
         self._source = source
@@ -397,7 +417,7 @@ class _Tried:
         """
         name = self._source.path.name
         left = self._source.placeholders()
-        for row in self._source:
+        for row in self._source.stream(self._progress)[1]:
             require_family(name, row, self._family, named=self._source.reading.format != "auto")
             item = self._family.convert(name, row)
             left.look(row, item)

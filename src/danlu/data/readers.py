@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -25,15 +25,17 @@ class Reader(Protocol):
     def rows(self, path: Path) -> Iterable[tuple[int, dict[str, Any]]]:
         """Yield each row with the line it begins on (from 1): fields as a JSON file of examples or texts has them.
 
+        Rows are taken one by one, so a generator need not hold the file.
+
         A ``DanluError`` that it raises is shown as it is; any other error is shown with the package's name.
         """
 
 
-def rows_by_plugin(path: Path) -> list[tuple[int, dict[str, Any]]] | None:
-    """Return the rows of a file that a plug-in reads, or None when none does.
+def rows_by_plugin(path: Path) -> Iterator[tuple[int, dict[str, Any]]] | None:
+    """Return the rows of a file that a plug-in reads, as it gives them, or None when none does.
 
     Raises:
-        PluginError: a reader for this suffix is broken; the message names its package.
+        PluginError: a reader for this suffix is broken, now or on a later row; the message names its package.
         DataError: what the reader has to say about the file.
     """
     for plugin in installed("danlu.readers").values():
@@ -41,6 +43,16 @@ def rows_by_plugin(path: Path) -> list[tuple[int, dict[str, Any]]] | None:
         if path.suffix.lower() in reader.suffixes and reader.matches(path):
             return _rows(plugin, reader, path)
     return None
+
+
+def plugin_suffixes() -> frozenset[str]:
+    """Return the ends of file names that plug-ins read.
+
+    Raises:
+        PluginError: a reader is broken; the message names its package.
+    """
+    readers = [made_reader(plugin) for plugin in installed("danlu.readers").values()]
+    return frozenset(suffix for reader in readers for suffix in reader.suffixes)
 
 
 def made_reader(plugin: Plugin) -> Reader:
@@ -57,13 +69,22 @@ def made_reader(plugin: Plugin) -> Reader:
     return cast("Reader", made)
 
 
-def _rows(plugin: Plugin, reader: Reader, path: Path) -> list[tuple[int, dict[str, Any]]]:
-    found: list[tuple[int, dict[str, Any]]] = []
+def _rows(plugin: Plugin, reader: Reader, path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Go through the rows of a reader; what fails in it is told apart from what fails where the rows go."""
     try:
-        for line, values in reader.rows(path):
-            found.append((int(line), dict(values)))
+        rows = iter(reader.rows(path))
     except DanluError:
         raise
     except Exception as error:  # the code of others may fail in any way on a file
         raise plugin.broken(f"{path.name}: {type(error).__name__}: {error}") from error
-    return found
+    while True:
+        try:
+            found = next(rows, None)
+            row = None if found is None else (int(found[0]), dict(found[1]))
+        except DanluError:
+            raise
+        except Exception as error:  # the code of others may fail in any way on a file
+            raise plugin.broken(f"{path.name}: {type(error).__name__}: {error}") from error
+        if row is None:
+            return
+        yield row

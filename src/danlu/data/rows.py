@@ -1,41 +1,36 @@
 """Files to rows, whatever kind of file: JSON, tables, spreadsheets, Parquet, texts, and folders and archives of them.
 
-Row by row: no file is held in memory as a whole, except a text file, which is one row. Not for what a row means
-(``formats``). Everything that is wrong with a file is said with file, line and remedy.
+Row by row: no file is held in memory as a whole, except a text file, which is one row, and a spreadsheet. Not for what
+a row means. Everything that is wrong with a file is said with file, line and remedy.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+import time
+from collections.abc import Callable, Generator, Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final
 
-from danlu.data.readers import rows_by_plugin
-from danlu.data.sources.archives import folder_members, gzip_member, zip_members
-from danlu.data.sources.arrow import arrow_rows
-from danlu.data.sources.base import JsonValue, Member, Read, kind_of
-from danlu.data.sources.encodings import encoding_of, opened, texts
-from danlu.data.sources.jsons import json_rows
-from danlu.data.sources.tables import csv_rows, sheet_rows
+from danlu.data.sources.base import JsonValue, Member, kind_of
+from danlu.data.sources.encodings import encoding_of, texts
+from danlu.data.sources.facts import FileFacts, MemberFacts
+from danlu.data.sources.hub import hub_name
+from danlu.data.sources.members import DOCUMENT_FIELD, Reading, Walk
 from danlu.errors import DataError
 from danlu.i18n import t
 
-__all__ = ["DOCUMENT_FIELD", "JsonValue", "Row", "kind_of", "place", "read_rows", "read_text", "stream_rows"]
+__all__ = [
+    "DOCUMENT_FIELD", "JsonValue", "Progress", "Row", "RowStream", "at_line", "kind_of", "lines_of", "place",
+    "read_rows", "read_text", "stream_rows",
+]  # fmt: skip
 
 # A field of more than a million characters is a file that slipped into a row: at best one row of 250,000 tokens.
 MAX_FIELD_CHARACTERS: Final = 1_000_000
-# The field that holds a document: its length is not limited, because a document may be learned in pieces.
-DOCUMENT_FIELD: Final = "text"
-TEXT_SUFFIXES: Final = frozenset({".txt", ".text", ".md", ".markdown"})
-_KINDS: Final[dict[str, Callable[[Member], Iterator[Read]]]] = {
-    ".json": json_rows, ".jsonl": json_rows, ".ndjson": json_rows,
-    ".csv": csv_rows, ".tsv": csv_rows,
-    ".xlsx": sheet_rows, ".xlsm": sheet_rows, ".xlsb": sheet_rows, ".xls": sheet_rows, ".ods": sheet_rows,
-    ".parquet": arrow_rows, ".arrow": arrow_rows, ".feather": arrow_rows,
-}  # fmt: skip
-# What Danlu reads itself, no plug-in is asked about.
-OWN_SUFFIXES: Final = frozenset({*_KINDS, *TEXT_SUFFIXES, ".zip", ".gz"})
+# How often progress is told, in seconds, and after how many rows the clock is looked at.
+_TELL_EVERY: Final = 0.1
+_LOOK_EVERY: Final = 32
+Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
@@ -44,7 +39,7 @@ class Row:
 
     Attributes:
         index: its number, from 1; in a folder or an archive it counts on from file to file.
-        line: line of the file it begins on, from 1.
+        line: line of the file it begins on, from 1; in a spreadsheet the sheet's row, in Parquet the number of the row.
         values: its fields.
         file: name of the file within a folder or an archive; empty for a file by itself.
     """
@@ -55,41 +50,102 @@ class Row:
     file: str = ""
 
 
-def read_rows(path: Path) -> list[Row]:
+class RowStream(Iterator[Row]):
+    """The rows of a path, one after the other, and what is found out about its files on the way.
+
+    To be gone through once. What an archive unpacked is removed at the end, or by ``close``.
+    """
+
+    def __init__(self, path: Path | str, progress: Progress | None = None) -> None:
+        self._path = path
+        self._progress = progress
+        self._walk = Walk(path)
+        self._members: list[MemberFacts] = []
+        self._rows_before = 0
+        self._count = 0
+        self._rows: Generator[Row, None, None] = self._read()
+
+    def __iter__(self) -> RowStream:
+        """Return itself."""
+        return self
+
+    def __next__(self) -> Row:
+        """Return the next row.
+
+        Raises:
+            DataError: see ``stream_rows``.
+        """
+        return next(self._rows)
+
+    def close(self) -> None:
+        """Stop reading and remove what was unpacked."""
+        self._rows.close()
+
+    @property
+    def facts(self) -> FileFacts:
+        """What is known by now about the files: their kinds and encodings, and what was passed over."""
+        members = self._members
+        if members:
+            members = [*members[:-1], replace(members[-1], rows=self._count - self._rows_before)]
+        return FileFacts(tuple(members), tuple(self._walk.skipped))
+
+    def _read(self) -> Generator[Row, None, None]:
+        path = self._path
+        told = time.monotonic()
+        for reading in self._walk.files():
+            self._begin(reading)
+            name = reading.member.name
+            for line, values in reading.rows:
+                self._count += 1
+                for field, value in values.items():
+                    if value.__class__ is not str:
+                        for inner in _texts(value):
+                            _check_text(path, self._count, line, name, field, inner)
+                    elif not (value.isascii() and len(value) <= MAX_FIELD_CHARACTERS):
+                        _check_text(path, self._count, line, name, field, value)
+                yield Row(self._count, line, values, name)
+                if self._progress is not None and self._count % _LOOK_EVERY == 0:
+                    now = time.monotonic()
+                    if now - told >= _TELL_EVERY:
+                        told = now
+                        self._progress(self._walk.done, self._walk.total)
+        if self._progress is not None:
+            self._progress(self._walk.total, self._walk.total)
+        if not self._count:
+            raise DataError("data.no_rows", str(path))
+
+    def _begin(self, reading: Reading) -> None:
+        if self._members:
+            self._members[-1] = replace(self._members[-1], rows=self._count - self._rows_before)
+        self._rows_before = self._count
+        self._members.append(reading.facts)
+
+
+def read_rows(path: Path | str) -> list[Row]:
     """Read all rows; see ``stream_rows``."""
     return list(stream_rows(path))
 
 
-def stream_rows(path: Path) -> Iterator[Row]:
-    """Go through the rows of a file of any kind, or of a folder or an archive of them.
+def stream_rows(path: Path | str, progress: Progress | None = None) -> RowStream:
+    """Go through the rows of a file of any kind, of a folder or an archive of them, or of a data set of a hub.
 
-    The kind is told by the end of the name; where that says nothing, by how the file begins.
+    The kind is told by the first bytes of a file, by the end of its name, or by its first characters.
+
+    Args:
+        path: the file or folder, or ``hf:OWNER/NAME[@REVISION][:SPLIT]`` or ``ms:…``.
+        progress: is told bytes done and bytes in all, at most ten times a second, and once at the end; bytes are those
+            on the disk, so packed ones where files are packed, and 0 in all where that is not known.
 
     Raises:
-        DataError: missing, empty, in an encoding that is not read, damaged, not a list of objects, a text that is no
-            Unicode, or one beyond all measure.
+        DataError: on going through the rows: missing, empty, in an encoding that is not read, damaged, not a list of
+            objects, a text that is no Unicode, or one beyond all measure.
     """
-    count = 0
-    for member in _members(path):
-        for line, values in _read(member):
-            count += 1
-            row = Row(count, line, values, member.name)
-            for field, value in values.items():
-                for inner in _texts(value):
-                    _check_text(path, row, field, inner)
-            yield row
-    if not count:
-        raise DataError("data.no_rows", str(path))
+    return RowStream(path, progress)
 
 
 def place(path: Path | str, row: Row, field: str | None = None) -> str:
     """Return where something stands, for people: ``file, row 3 (line 17), field output``."""
-    name = path.name if isinstance(path, Path) else path
-    if row.file:
-        name = f"{name}/{row.file}"
-    if field is None:
-        return t("data.place_row", file=name, row=row.index, line=row.line)
-    return t("data.place_field", file=name, row=row.index, line=row.line, field=field)
+    return _place(path, row.index, row.line, row.file, field)
 
 
 def read_text(path: Path) -> str:
@@ -115,64 +171,14 @@ def lines_of(text: str) -> list[str]:
     return text.split("\n")
 
 
-def _members(path: Path) -> Iterator[Member]:
-    """Go through the files that a path stands for."""
-    if path.is_dir():
-        for member in folder_members(path):
-            yield from _unpacked(member)
-    else:
-        yield from _unpacked(Member(path, str(path)))
-
-
-def _unpacked(member: Member) -> Iterator[Member]:
-    suffix = member.suffix
-    if suffix == ".gz":
-        yield from gzip_member(member)
-    elif suffix == ".zip" or (suffix not in OWN_SUFFIXES and _head(member).startswith(b"PK\x03\x04")):
-        for inner in zip_members(member):
-            if inner.suffix == ".zip":
-                raise DataError("files.nested_archive", inner.shown)
-            yield from _unpacked(inner)
-    else:
-        yield member
-
-
-def _read(member: Member) -> Iterator[Read]:
-    suffix = member.suffix
-    if suffix in TEXT_SUFFIXES:
-        return iter([_whole_file(member)])
-    own = _KINDS.get(suffix)
-    if own is not None:
-        return own(member)
-    if suffix and member.path.is_file():
-        foreign = rows_by_plugin(member.path)
-        if foreign is not None:
-            return iter(foreign)
-    if member.name and suffix:
-        known = ", ".join(sorted(OWN_SUFFIXES))
-        raise DataError("files.unknown_kind", member.shown, known=known)
-    head = _head(member)
-    if head.startswith((b"PAR1", b"ARROW1")):
-        return arrow_rows(member)
-    return json_rows(member)
-
-
-def _head(member: Member) -> bytes:
-    with opened(member) as file:
-        return file.read(8)
-
-
-def _whole_file(member: Member) -> Read:
-    """Read a text file as one document; line ends of Windows become plain ones, as in any text editor."""
-    with opened(member) as file:
-        if not file.read(1):
-            raise DataError("data.empty_text", member.shown)
-    text = "".join(texts(member, encoding_of(member)))
-    if not text.strip():
-        raise DataError("data.empty_text", member.shown)
-    if "\0" in text:
-        raise DataError("data.binary_text", member.at(text.count("\n", 0, text.index("\0")) + 1))
-    return 1, {DOCUMENT_FIELD: text.replace("\r\n", "\n")}
+def _place(path: Path | str, index: int, line: int, file: str, field: str | None) -> str:
+    hub = hub_name(path)
+    name = str(hub) if hub is not None else path.name if isinstance(path, Path) else path
+    if file:
+        name = f"{name}/{file}"
+    if field is None:
+        return t("data.place_row", file=name, row=index, line=line)
+    return t("data.place_field", file=name, row=index, line=line, field=field)
 
 
 def _texts(value: JsonValue) -> Iterator[str]:
@@ -183,13 +189,13 @@ def _texts(value: JsonValue) -> Iterator[str]:
             yield from _texts(inner)
 
 
-def _check_text(path: Path, row: Row, field: str, text: str) -> None:
+def _check_text(path: Path | str, index: int, line: int, file: str, field: str, text: str) -> None:
     if len(text) > MAX_FIELD_CHARACTERS and field != DOCUMENT_FIELD:
-        where = place(path, row, field)
+        where = _place(path, index, line, file, field)
         raise DataError("data.field_too_long", where, characters=len(text), most=MAX_FIELD_CHARACTERS)
     try:
         text.encode("utf-8")
     except UnicodeEncodeError as error:
         # JSON can write half of a character (\ud83d alone); no tokenizer and no file can take it.
         escape = f"\\u{ord(text[error.start]):04x}"
-        raise DataError("data.half_character", place(path, row, field), escape=escape) from None
+        raise DataError("data.half_character", _place(path, index, line, file, field), escape=escape) from None

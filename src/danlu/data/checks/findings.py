@@ -61,9 +61,20 @@ class TokenReport(BaseModel):
     max: int
 
 
+class FileRead(BaseModel):
+    """What files were read as: a kind in words, and the encoding (empty where the kind has none)."""
+
+    model_config = ConfigDict(frozen=True)
+
+    kind: str
+    encoding: str
+
+
 class DataReport(BaseModel):
     """What ``danlu data check`` says.
 
+    ``files`` has each kind and encoding that was read once; ``notices`` are sentences about what people may not expect
+    of their files, such as another encoding than UTF-8 or files that were passed over.
     ``leaks`` counts rows that ask what the data set measured on asks (``--against``), and is None where none is named.
     ``characters`` counts plain texts and is None for anything else.
     """
@@ -82,6 +93,8 @@ class DataReport(BaseModel):
     duplicates: int
     leaks: int | None
     characters: int | None = None
+    files: tuple[FileRead, ...] = ()
+    notices: tuple[str, ...] = ()
 
 
 @dataclass

@@ -2,14 +2,27 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from danlu.i18n import t
 
 JsonValue = dict[str, "JsonValue"] | list["JsonValue"] | str | int | float | bool | None
 # A row's values, and the line (of a table: its row) that it begins on, from 1.
 Read = tuple[int, dict[str, JsonValue]]
+Kind = Literal["json", "jsonl", "csv", "sheet", "parquet", "arrow", "text", "plugin", "zip", "gzip", "hub"]
+
+
+@dataclass
+class Position:
+    """How far a reader has come in one file; it writes, whoever shows progress reads.
+
+    Attributes:
+        done: bytes read.
+    """
+
+    done: int = 0
 
 
 @dataclass(frozen=True)
@@ -20,11 +33,15 @@ class Member:
         path: where it lies, for a member of an archive where it was unpacked.
         shown: what people call it.
         name: its name within a folder or an archive; empty for a file by itself.
+        share: bytes that it stands for in what is shown as progress: those on the disk, packed where it is packed.
+        position: how far it has been read.
     """
 
     path: Path
     shown: str
     name: str = ""
+    share: int = 0
+    position: Position = field(default_factory=Position, compare=False)
 
     @property
     def suffix(self) -> str:

@@ -6,20 +6,22 @@ A comma after the last row is forgiven. A list may stand under one key of an obj
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Final, NoReturn
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+from typing import Final, Literal
 
 from danlu.data.sources.base import JsonValue, Member, Read, kind_of
-from danlu.data.sources.encodings import encoding_of, texts
+from danlu.data.sources.encodings import texts
 from danlu.errors import DataError
 from danlu.i18n import t
 
 # Names under which the rows of a file may stand.
 WRAPPERS: Final = frozenset({"data", "rows", "examples", "train", "items", "records", "samples", "dataset", "数据"})
 _SPACE: Final = " \t\r\n"
-# A value that is longer than that is no row; the limit keeps a missing quotation mark from reading all of a file.
-_LONGEST_VALUE: Final = 64_000_000
+# A row of more characters is none; the limit keeps a missing quotation mark from reading all of a file into memory.
+LONGEST_ROW: Final = 64_000_000
 _REFILL: Final = 1 << 20
+_DECODE: Final = json.JSONDecoder().raw_decode
 
 
 class _Text:
@@ -53,12 +55,15 @@ class _Text:
     def skip(self) -> str:
         """Go to the next character that is no space and return it; nothing at the end of the file."""
         while True:
-            while self.at < len(self.held):
-                char = self.held[self.at]
+            held, at = self.held, self.at
+            while at < len(held):
+                char = held[at]
                 if char not in _SPACE:
+                    self.at = at
                     return char
                 self.line += char == "\n"
-                self.at += 1
+                at += 1
+            self.at = at
             if not self.more():
                 return ""
 
@@ -68,20 +73,62 @@ class _Text:
         self.at = end
 
 
-def json_rows(member: Member) -> Iterator[Read]:
+@dataclass(frozen=True)
+class Layout:
+    """How the rows lie in a file.
+
+    Attributes:
+        form: a list, a row on each line, or a list under one key of an object.
+        key: that key.
+    """
+
+    form: Literal["list", "lines", "wrapped"]
+    key: str = ""
+
+
+def layout_of(member: Member, encoding: str) -> Layout:
+    """Find out how the rows lie in a file.
+
+    An object over several lines is gone through once, without being held: a second list may come behind the first,
+    and one of two must not be left out.
+
+    Raises:
+        DataError: empty, or an object with several lists of objects, or with none.
+    """
+    text = _Text(texts(member, encoding))
+    start = text.skip()
+    if not start:
+        raise DataError("data.empty_file", member.shown)
+    if start != "{":
+        return Layout("list" if start == "[" else "lines")
+    first = _line(member, text, most=_REFILL)
+    if first is not None:
+        fields = _fields(first)
+        if fields is not None and (text.skip() or not any(key in WRAPPERS for key in fields)):
+            return Layout("lines")
+    return _layout_of_object(member, _Text(texts(member, encoding)))
+
+
+def json_rows(member: Member, encoding: str, layout: Layout) -> Iterator[Read]:
     """Go through the rows of a file.
 
     Raises:
-        DataError: empty, in an encoding that is not read, not JSON, or not a list of objects.
+        DataError: not JSON, or not a list of objects.
     """
-    text = _Text(texts(member, encoding_of(member)))
-    first = text.skip()
-    if not first:
-        raise DataError("data.empty_file", member.shown)
-    if first == "[":
+    text = _Text(texts(member, encoding))
+    text.skip()
+    if layout.form == "list":
         yield from _array(member, text)
-    else:
+    elif layout.form == "lines":
         yield from _lines(member, text)
+    else:
+        for name in _keys(member, text):
+            if name == layout.key and text.skip() == "[":
+                yield from _array(member, text, inner=True)
+            else:
+                _pass_over(member, text)
+        if text.skip():
+            raise DataError("data.not_json", member.at(text.line), reason=t("data.text_after_end"))
 
 
 def _array(member: Member, text: _Text, *, inner: bool = False) -> Iterator[Read]:
@@ -103,32 +150,36 @@ def _array(member: Member, text: _Text, *, inner: bool = False) -> Iterator[Read
 
 
 def _lines(member: Member, text: _Text) -> Iterator[Read]:
-    decoder = json.JSONDecoder()
     count = 0
     while text.skip():
-        number, line = text.line, _line(text)
-        try:
-            value, end = _decode(member, decoder, line, number)
-        except DataError:
-            if count == 0 and line[0] == "{":
-                yield from _wrapped(member)
-                return
-            raise
-        if line[end:].strip():
+        number = text.line
+        line = _line(member, text)
+        value, end = _decoded(member, line or "", number)
+        if line is not None and end < len(line) and line[end:].strip():
             raise DataError("data.not_json", member.at(number), reason=t("data.text_after_row"))
         count += 1
-        if count == 1 and isinstance(value, dict) and _wrapper(value) and not text.skip():
-            yield from _wrapped(member)
-            return
         yield number, _object(member, value, count, number)
 
 
-def _line(text: _Text) -> str:
-    """Return the rest of the line and go behind it; lines end at line feeds only, U+2028 stands inside JSON texts."""
+def _line(member: Member, text: _Text, most: int | None = None) -> str | None:
+    """Return the rest of the line and go behind it; lines end at line feeds only, U+2028 stands inside JSON texts.
+
+    Args:
+        member: the file.
+        text: its text.
+        most: None is returned for a longer line; without it such a line is refused.
+
+    Raises:
+        DataError: the line is longer than any row.
+    """
     looked = text.at
     while (end := text.held.find("\n", looked)) < 0:
         looked = len(text.held) - text.at
-        if not text.more():
+        if looked > (most or LONGEST_ROW):
+            if most is None:
+                raise DataError("files.row_too_long", member.at(text.line), most=LONGEST_ROW)
+            return None
+        if not text.more(max(looked, 1)):
             end = len(text.held)
             break
     line = text.held[text.at : end]
@@ -136,68 +187,102 @@ def _line(text: _Text) -> str:
     return line
 
 
-def _wrapped(member: Member) -> Iterator[Read]:
-    """Go through the rows under the one key of an object that holds a list of them.
+def _fields(line: str) -> Collection[str] | None:
+    """Return the names of the fields whose values are lists of objects; None where the line is no JSON."""
+    try:
+        value = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    if not isinstance(value, dict):
+        return ()
+    return [key for key, rows in value.items() if isinstance(rows, list) and all(isinstance(row, dict) for row in rows)]
+
+
+def _layout_of_object(member: Member, text: _Text) -> Layout:
+    counts: dict[str, int] = {}
+    begun: list[str] = []
+    text.skip()
+    line = text.line
+    try:
+        for name in _keys(member, text):
+            if text.skip() == "[" and name in WRAPPERS:
+                begun.append(name)
+            count = _pass_over(member, text)
+            if count is not None:
+                counts[name] = count
+        one_line = text.line == line
+        follows = text.skip()
+    except DataError:
+        # Broken: reading it in the way that it begins says where.
+        return Layout("wrapped", begun[0]) if begun else Layout("lines")
+    if follows:
+        return Layout("wrapped", begun[0]) if begun and follows != "{" else Layout("lines")
+    names = [name for name, count in counts.items() if count or name in WRAPPERS]
+    if one_line and not begun:
+        return Layout("lines")  # a single row, of more characters than are looked at above
+    if len(names) > 1:
+        raise DataError("files.several_lists", member.shown, keys=", ".join(names))
+    if not names or names[0] not in WRAPPERS:
+        raise DataError("data.not_a_list", member.shown, kind="{…}")
+    return Layout("wrapped", names[0])
+
+
+def _keys(member: Member, text: _Text) -> Iterator[str]:
+    """Go through the keys of an object; whoever asks for the next one has read or passed over the value.
 
     Raises:
-        DataError: the file is no JSON object, or holds no such list, or several.
+        DataError: it is no object.
     """
-    whole = "".join(texts(member, encoding_of(member)))
-    try:
-        value = json.loads(whole)
-    except (ValueError, RecursionError):
-        _raise_first(member)
-    keys = _wrapper(value) if isinstance(value, dict) else []
-    if len(keys) > 1:
-        raise DataError("files.several_lists", member.shown, keys=", ".join(keys))
-    if not keys:
-        raise DataError("data.not_a_list", member.shown, kind="{…}")
-    text = _Text(iter([whole]))
     text.skip()
     text.at += 1
-    while True:
-        text.skip()
-        key = _value(member, text)
-        text.skip()
+    while (char := text.skip()) != "}":
+        if char != '"':
+            reason = "Expecting property name enclosed in double quotes"
+            raise DataError("data.not_json", member.at(text.line), reason=reason)
+        name = _value(member, text)
+        if text.skip() != ":":
+            raise DataError("data.not_json", member.at(text.line), reason="Expecting ':' delimiter")
         text.at += 1
-        text.skip()
-        if key == keys[0]:
-            yield from _array(member, text, inner=True)
-            return
+        yield str(name)
+        after = text.skip()
+        if after == ",":
+            text.at += 1
+        elif after != "}":
+            raise DataError("data.not_json", member.at(text.line), reason="Expecting ',' delimiter")
+    text.at += 1
+
+
+def _pass_over(member: Member, text: _Text) -> int | None:
+    """Read a value and forget it, a list piece by piece; return how many objects it held if it held nothing else."""
+    if text.skip() != "[":
         _value(member, text)
-        text.skip()
-        text.at += 1
-
-
-def _wrapper(value: dict[str, JsonValue]) -> list[str]:
-    """Return the keys under which rows stand."""
-    return [
-        key
-        for key, inner in value.items()
-        if key in WRAPPERS and isinstance(inner, list) and inner and all(isinstance(row, dict) for row in inner)
-    ]
-
-
-def _raise_first(member: Member) -> NoReturn:
-    """Raise what is wrong with the first line of JSON Lines."""
-    text = _Text(texts(member, encoding_of(member)))
-    text.skip()
-    number = text.line
-    _decode(member, json.JSONDecoder(), _line(text), number)
-    raise AssertionError("unreachable")
+        return None
+    text.at += 1
+    count, only_objects = 0, True
+    while text.skip() != "]":
+        only_objects &= isinstance(_value(member, text), dict)
+        count += 1
+        after = text.skip()
+        if after == ",":
+            text.at += 1
+        elif after != "]":
+            raise DataError("data.not_json", member.at(text.line), reason=t("data.expected_comma"))
+    text.at += 1
+    return count if only_objects else None
 
 
 def _value(member: Member, text: _Text) -> JsonValue:
     """Read the value at the place, taking in more of the file as long as the value goes on."""
-    decoder = json.JSONDecoder()
     value: JsonValue
     while True:
         try:
-            value, end = decoder.raw_decode(text.held, text.at)
+            value, end = _DECODE(text.held, text.at)
         except json.JSONDecodeError as error:
             held = len(text.held) - text.at
             goes_on = error.msg.startswith("Unterminated string") or error.pos >= len(text.held) - 16
-            if goes_on and held < _LONGEST_VALUE and text.more(max(held, _REFILL)):
+            if goes_on and held > LONGEST_ROW:
+                raise DataError("files.row_too_long", member.at(text.line), most=LONGEST_ROW) from None
+            if goes_on and text.more(max(held, _REFILL)):
                 continue
             here = text.line + text.held.count("\n", text.at, error.pos)
             raise DataError("data.not_json", member.at(here), reason=error.msg) from None
@@ -211,16 +296,15 @@ def _value(member: Member, text: _Text) -> JsonValue:
         return value
 
 
-def _decode(member: Member, decoder: json.JSONDecoder, line: str, number: int) -> tuple[JsonValue, int]:
+def _decoded(member: Member, line: str, number: int) -> tuple[JsonValue, int]:
     try:
-        value, end = decoder.raw_decode(line)
+        return _DECODE(line)
     except json.JSONDecodeError as error:
         raise DataError("data.not_json", member.at(number), reason=error.msg) from None
-    except ValueError as error:
+    except ValueError as error:  # a number with more digits than Python converts
         raise DataError("data.not_json", member.at(number), reason=str(error)) from None
     except RecursionError:
         raise DataError("data.not_json", member.at(number), reason=t("data.nested_too_deeply")) from None
-    return value, end
 
 
 def _object(member: Member, value: JsonValue, index: int, line: int) -> dict[str, JsonValue]:

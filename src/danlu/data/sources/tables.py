@@ -1,37 +1,41 @@
-"""Tables: CSV and TSV as spreadsheets and databases write them, and the sheets of Excel and LibreOffice files."""
+"""Tables in text files: CSV and TSV as spreadsheets and databases write them."""
 
 from __future__ import annotations
 
 import csv
-import datetime
 import io
 from collections.abc import Iterator, Sequence
-from typing import Any, Final
+from itertools import islice
+from typing import Final
 
-from danlu.data.sources.base import JsonValue, Member, Read
-from danlu.data.sources.encodings import encoding_of, texts
+from danlu.data.sources.base import Member, Read
+from danlu.data.sources.encodings import texts
 from danlu.errors import DataError
 from danlu.i18n import t
 
 _DELIMITERS: Final = (",", "\t", ";", "|")
 _LONGEST_CELL: Final = 10_000_000
+_NAME_CHARACTERS: Final = 60
+_LOOKED_AT: Final = 5
 
 
-def csv_rows(member: Member) -> Iterator[Read]:
+def csv_rows(member: Member, encoding: str) -> Iterator[Read]:
     """Go through the rows of a table in a text file; the first line names the columns.
 
-    The delimiter is the one of comma, tab, semicolon and vertical bar that occurs most often in that line.
+    The delimiter is the one of comma, tab, semicolon and vertical bar that occurs most often in that line, or the one
+    that a first line ``sep=;`` names, as Excel writes it.
 
     Raises:
-        DataError: empty, no header, a row with more cells than there are columns, or quotation marks that do not close.
+        DataError: no header, a row of another number of cells, a value in a column without a name, quotation marks
+            that do not close, or a NUL character.
     """
-    encoding = encoding_of(member)
-    delimiter = "\t" if member.suffix == ".tsv" else _delimiter(member, encoding)
+    delimiter, named = _delimiter(member, encoding)
     csv.field_size_limit(_LONGEST_CELL)
-    reader = csv.reader(_lines(member, encoding), delimiter=delimiter, strict=True)
-    names: list[str] | None = None
+    lines = _lines(member, encoding)
+    reader = csv.reader(islice(lines, 1, None) if named else lines, delimiter=delimiter, strict=True)
+    columns: Columns | None = None
     while True:
-        line = reader.line_num + 1
+        line = reader.line_num + 1 + named
         try:
             cells = next(reader, None)
         except csv.Error as error:
@@ -40,107 +44,125 @@ def csv_rows(member: Member) -> Iterator[Read]:
             break
         if not any(cell.strip() for cell in cells):
             continue
-        if names is None:
-            names = _names(member, cells, line)
-            continue
-        if len(cells) > len(names):
-            raise DataError("files.too_many_cells", member.at(line), cells=len(cells), columns=len(names))
-        # What a row leaves out at its end is missing; the family of rows says whether it may be.
-        yield line, {name: cell for name, cell in zip(names, cells, strict=False) if name}
-    if names is None:
+        if any("\0" in cell for cell in cells):
+            raise DataError("data.binary_text", member.at(line))
+        if columns is None:
+            columns = Columns.named(member, cells, line)
+        else:
+            yield line, dict(columns.values(member, cells, line))
+    if columns is None:
         raise DataError("data.empty_file", member.shown)
 
 
-def sheet_rows(member: Member) -> Iterator[Read]:
-    """Go through the rows of all sheets of a spreadsheet; the first row of each names the columns.
+class Columns:
+    """The columns of a table, as its header names them.
 
-    Sheets that hold nothing are passed over; the others must have the same columns. Whole numbers come without a
-    decimal point, dates as ISO 8601, truth values as true and false; all of them as texts, as they would be in a CSV.
-
-    Raises:
-        DataError: no spreadsheet, damaged, protected by a password, or sheets with different columns.
+    Attributes:
+        names: a name for each; empty for one without a name, which must then be empty in every row.
     """
-    from python_calamine import CalamineError, CalamineWorkbook
 
+    def __init__(self, names: Sequence[str]) -> None:
+        self.names = tuple(names)
+
+    @classmethod
+    def named(cls, member: Member, cells: Sequence[str], line: int) -> Columns:
+        """Take the names from a header.
+
+        Raises:
+            DataError: two names are the same, or the cells are no names.
+        """
+        names = [cell.strip() for cell in cells]
+        twice = next((name for name in names if name and names.count(name) > 1), None)
+        if twice is not None:
+            places = ", ".join(str(number) for number, name in enumerate(names, start=1) if name == twice)
+            raise DataError("files.column_twice", member.at(line), name=twice, places=places)
+        if all(len(name) > _NAME_CHARACTERS for name in names if name):
+            found = t("files.excerpt", text=next(filter(None, names), "–")[:40])
+            raise DataError("files.no_header", member.at(line), found=found)
+        return cls(names)
+
+    def values(self, member: Member, cells: Sequence[str], line: int) -> Iterator[tuple[str, str]]:
+        """Put the names to the cells of a row.
+
+        Raises:
+            DataError: there are more or fewer cells than columns, or a cell without a name holds something.
+        """
+        if len(cells) > len(self.names):
+            raise DataError("files.too_many_cells", member.at(line), cells=len(cells), columns=len(self.names))
+        if len(cells) < len(self.names):
+            raise DataError("files.too_few_cells", member.at(line), cells=len(cells), columns=len(self.names))
+        for number, (name, cell) in enumerate(zip(self.names, cells, strict=True), start=1):
+            if name:
+                yield name, cell
+            elif cell.strip():
+                found = t("files.excerpt", text=cell.strip()[:40])
+                raise DataError("files.column_unnamed", member.at(line), number=number, found=found)
+
+
+def seems_table(sample: str, *, complete: bool) -> bool:
+    """Say whether a text is a table: its first lines have the same number of cells, two or more.
+
+    Args:
+        sample: how the text begins.
+        complete: it is all of the text, so that its last line is whole.
+    """
+    lines = [line for line in sample.splitlines() if line.strip()]
+    if not complete:
+        lines = lines[:-1]
+    if len(lines) < 2:
+        return False
+    delimiter = _most_frequent(lines[0])
     try:
-        workbook = CalamineWorkbook.from_path(str(member.path))
-        sheets = [(name, workbook.get_sheet_by_name(name)) for name in workbook.sheet_names]
-    except (CalamineError, OSError) as error:
-        raise DataError("files.bad_spreadsheet", member.shown, reason=str(error)) from None
-    header: tuple[str, list[str]] | None = None
-    for sheet_name, sheet in sheets:
-        names: list[str] | None = None
-        for line, cells in enumerate(sheet.iter_rows(), start=1 + (sheet.start or (0, 0))[0]):
-            texts_of_row = [_cell(cell) for cell in cells]
-            if not any(text.strip() for text in texts_of_row):
-                continue
-            if names is None:
-                names = _names(member, texts_of_row, line)
-                if header is not None and names != header[1]:
-                    raise DataError(
-                        "files.sheets_differ", member.shown, first=header[0], other=sheet_name,
-                        columns=", ".join(filter(None, names)),
-                    )  # fmt: skip
-                header = header or (sheet_name, names)
-                continue
-            yield line, {name: text for name, text in zip(names, texts_of_row, strict=False) if name}
-    if header is None:
-        raise DataError("data.empty_file", member.shown)
+        rows = list(islice(csv.reader(lines, delimiter=delimiter), _LOOKED_AT))
+    except csv.Error:
+        return False
+    names = [cell.strip() for cell in rows[0]]
+    fit = all(0 < len(name) <= _NAME_CHARACTERS for name in names) and len(set(names)) == len(names)
+    return fit and len(names) > 1 and all(len(row) == len(names) for row in rows)
 
 
-def _cell(value: Any) -> str:
-    """Return a cell as the text that people see in it."""
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, float) and value.is_integer():
-        return str(int(value))
-    if isinstance(value, datetime.datetime | datetime.date | datetime.time):
-        return value.isoformat()
-    return str(value)
-
-
-def _names(member: Member, cells: Sequence[str], line: int) -> list[str]:
-    """Return the names of columns; a column without one is not read, and must not hold anything that is named twice."""
-    names = [cell.strip().lstrip("\ufeff") for cell in cells]
-    twice = next((name for name in names if name and names.count(name) > 1), None)
-    if twice is not None:
-        raise DataError("files.column_twice", member.at(line), name=twice)
-    if len([name for name in names if name]) < 1 or all(len(name) > 60 for name in names if name):
-        raise DataError("files.no_header", member.at(line), found=t("files.excerpt", text=(names[0] or "–")[:40]))
-    return names
-
-
-def _delimiter(member: Member, encoding: str) -> str:
-    """Return what separates the cells of the first line that is not empty."""
-    for line in _lines(member, encoding):
-        if line.strip():
-            quoted = line.split('"')[0::2]  # outside of quotation marks
-            counts = {sign: sum(part.count(sign) for part in quoted) for sign in _DELIMITERS}
-            return max(_DELIMITERS, key=lambda sign: counts[sign])
+def _delimiter(member: Member, encoding: str) -> tuple[str, bool]:
+    """Return what separates the cells, and whether the first line does nothing but say so."""
+    if member.suffix in {".tsv", ".tab"}:
+        return "\t", False
+    for number, line in enumerate(_lines(member, encoding)):
+        stripped = line.strip("\r\n ")
+        if number == 0 and stripped.lower().startswith("sep=") and len(stripped) == 5:
+            return stripped[4], True
+        if number == 0 and line.rstrip("\r\n").lower() == "sep=\t":
+            return "\t", True
+        if stripped:
+            return _most_frequent(line), False
     raise DataError("data.empty_file", member.shown)
 
 
+def _most_frequent(line: str) -> str:
+    outside = line.split('"')[0::2]  # of quotation marks
+    counts = {sign: sum(part.count(sign) for part in outside) for sign in _DELIMITERS}
+    return max(_DELIMITERS, key=lambda sign: counts[sign])
+
+
 def _lines(member: Member, encoding: str) -> Iterator[str]:
-    """Go through the lines with their ends; a lone carriage return, as old Macs wrote it, ends one too."""
-    rest = ""
+    """Go through the lines with their ends; a lone carriage return, as old Macs wrote it, ends one too.
+
+    Raises:
+        DataError: a line is longer than any cell may be.
+    """
+    rest: list[str] = []
+    held = count = 0
+    carriage = ""
     for piece in texts(member, encoding):
-        rest += piece
-        hold = rest.endswith("\r")  # its line feed may come with the next piece
-        lines = io.StringIO(rest[:-1] if hold else rest, newline="").readlines()
-        rest = "\r" if hold else ""
-        if lines and not lines[-1].endswith(("\n", "\r")):
-            rest = lines.pop() + rest
-        yield from (line.removeprefix("\ufeff") for line in lines)
-    if rest:
-        yield rest
-
-
-def plain(value: Any) -> JsonValue:
-    """Return a value of a column as JSON has it: dates as ISO 8601, anything else that JSON lacks as text."""
-    if value is None or isinstance(value, str | bool | int | float):
-        return value
-    if isinstance(value, dict):
-        return {str(key): plain(inner) for key, inner in value.items() if inner is not None}
-    if isinstance(value, list | tuple):
-        return [plain(inner) for inner in value]
-    return value.isoformat() if hasattr(value, "isoformat") else str(value)
+        text = carriage + piece
+        carriage = "\r" if text.endswith("\r") else ""  # its line feed may come with the next piece
+        lines = io.StringIO(text.removesuffix("\r"), newline="").readlines() if text else []
+        for line in lines:
+            rest.append(line)
+            held += len(line)
+            if line.endswith(("\n", "\r")):
+                count += 1
+                yield "".join(rest)
+                rest, held = [], 0
+            elif held > _LONGEST_CELL:
+                raise DataError("files.row_too_long", member.at(count + 1), most=_LONGEST_CELL)
+    if rest or carriage:
+        yield "".join(rest) + carriage
