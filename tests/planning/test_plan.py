@@ -10,15 +10,17 @@ import pytest
 import torch
 from pydantic import ValidationError
 
+from danlu.data.examples import Example
 from danlu.errors import RecipeError
 from danlu.files import format_bytes
 from danlu.models.versions import DatasetRef
 from danlu.planning import rules
-from danlu.planning.estimate import predict
+from danlu.planning.estimate import evenly, longest_steps, predict
 from danlu.planning.plan import Plan, Prediction, decide_holdout, make_plan
 from danlu.planning.requirements import require_built
 from danlu.recipe_file import load_recipe
 from danlu.training.adapter import attach_lora
+from danlu.training.objectives import TokenMean
 from danlu.training.trained import trainable
 from tests.planning.test_rules import base, data, machine, model
 from tests.tiny import tiny_model
@@ -210,3 +212,26 @@ def test_the_cost_is_predicted_from_a_real_step_that_leaves_no_trace():
     more = predict(tuned, examples(), examples(4, seed=9), many)
     steps_ratio = more.predicted_seconds * more.measured_tokens_per_second
     assert steps_ratio > 50 * prediction.predicted_seconds * prediction.measured_tokens_per_second
+
+
+def test_of_a_long_run_some_steps_are_laid_out_and_those_with_the_longest_examples():
+    assert evenly(5, 400) == [0, 1, 2, 3, 4]
+    few = evenly(1000, 400)
+    assert (len(few), few[0], len(set(few))) == (400, 0, 400)
+    assert few[-1] >= 990, "to the end of the run"
+    lengths = [3, 9, 4, 4, 8, 2]
+    given = [Example((1,) * length, (True,) * length, row) for row, length in enumerate(lengths, start=1)]
+    assert longest_steps([[0, 2], [3, 5], [1, 0], [4, 2]], given, 2) == [2, 3]
+
+    class Counting(TokenMean):
+        steps: list[int]
+
+        def pieces(self, losses, step, budget):
+            self.steps.append(len(step))
+            return super().pieces(losses, step, budget)
+
+    counting = Counting()
+    counting.steps = []
+    tuned = attach_lora(tiny_model(), LORA, seed=1)
+    predict(tuned, examples(), [], settings(steps=3000), counting)
+    assert len(counting.steps) == 400 + 8
