@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
+from danlu.cli.data_making import register as register_making
 from danlu.cli.data_repair import repair
 from danlu.cli.data_report import counted_rows, print_report, read_file
 from danlu.cli.data_show import show
@@ -103,6 +104,7 @@ app.command("repair", help=t("cli.data_repair"))(repair)
 
 
 app.command("show", help=t("cli.data_show"))(show)
+register_making(app)
 
 
 @app.command("list", help=t("cli.data_list"))

@@ -41,6 +41,16 @@ def read_file(name: str) -> Iterator[Callable[[int, int], None]]:
         yield lambda done, total: bar.update(task, completed=done, total=total or None)
 
 
+@contextmanager
+def made_bar() -> Iterator[Callable[[int, int], None]]:
+    """Show how many of the wanted rows there are and how long the others will take, where somebody can see it."""
+    with _bar() as bar:
+        task = bar.add_task(t("making.progress", done=0), total=None)
+        yield lambda done, total: bar.update(
+            task, description=t("making.progress", done=done), completed=min(done, total), total=total
+        )
+
+
 def _bar() -> Progress:
     return Progress(
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn(),

@@ -26,6 +26,7 @@ from danlu.data.encode import encode
 from danlu.data.examples import Example
 from danlu.data.formats import AnyFormat, require_family, unread
 from danlu.data.formats.turns import uncalled
+from danlu.data.making.review import MARKS
 from danlu.data.placeholders import Placeholders
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
@@ -51,7 +52,7 @@ _FEW_LEARNED: Final = 0.05
 _NAMED: Final = 8
 _BLOCK: Final = 500
 # What ``danlu pseudo-label`` writes for people to judge by; it is not read.
-_SCORES: Final = frozenset({"samples", "agreement", "confidence", "doubt"})
+_SCORES: Final = frozenset({"samples", "agreement", "confidence", "doubt"}) | MARKS
 # What ``danlu data repair`` can mend, by the kind of problem.
 REPAIRS: Final = {
     "data.duplicate": "copies", "checks.mojibake": "mojibake", "checks.invisible": "invisible", "checks.html": "html",
