@@ -167,9 +167,7 @@ def from_docs(
     paths: Annotated[list[Path], typer.Argument(metavar="FILE|FOLDER…", help=t("making.arg_documents"))],
     out: OutOption,
     purpose: Annotated[str, typer.Option("--for", metavar="pretrain|drafts", help=t("making.opt_for"))] = "pretrain",
-    length: Annotated[
-        int, typer.Option("--passage-tokens", min=50, max=100_000, help=t("making.opt_length"))
-    ] = _PASSAGE,
+    length: Annotated[int, typer.Option("--passage-tokens", min=50, max=100_000, help=t("making.opt_length"))] = 400,
     questions: Annotated[int, typer.Option("--questions", min=1, max=20, help=t("making.opt_questions"))] = 3,
     model: ModelOption = None,
     endpoint: EndpointOption = None,
@@ -276,9 +274,9 @@ def _decline_answer(rows: Sequence[Conversation], count: int, given: str | None,
 
 
 def _say_left_alone(planned: RowTasks) -> None:
-    for key, count in (("several_turns", planned.several_turns), ("with_tools", planned.with_tools)):
+    for key, count in (("making.several_turns", planned.several_turns), ("making.with_tools", planned.with_tools)):
         if count:
-            console.print(t(f"making.{key}", count=count), soft_wrap=True)
+            console.print(t(key, count=count), soft_wrap=True)
 
 
 def _say_read(papers: Sequence[Paper], passages: int) -> None:

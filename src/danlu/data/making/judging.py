@@ -20,19 +20,21 @@ from danlu.data.split import normalise
 
 Reason = Literal[
     "empty", "same", "known", "language", "figures", "names", "manner", "broken", "long", "statement", "gives_away",
-    "ungrounded",
+    "ungrounded", "drifted",
 ]  # fmt: skip
 REASONS: Final[tuple[Reason, ...]] = (
     "empty", "same", "known", "language", "figures", "names", "manner", "broken", "long", "statement", "gives_away",
-    "ungrounded",
+    "ungrounded", "drifted",
 )  # fmt: skip
 _LONGER: Final = 3
 _ROOM: Final = 40
 # So much of what an answer says must stand in the passage that it is drawn from.
 _GROUNDED: Final = 0.6
+# And so many of its words another wording of an answer keeps.
+_KEPT: Final = 0.25
 _FIGURE: Final = regex.compile(r"https?://[^\s，。）)]+|[\w.+-]+@[\w-]+\.[\w.-]+|\d+(?:[.,:：]\d+)*")
 # A name: a capital within a sentence, or Latin letters within Chinese text.
-_NAME: Final = regex.compile(r"(?<=[\p{L}\p{N},;:)”\"'’]\s)\p{Lu}[\p{L}\p{N}'’-]*|(?<=\p{Han}\s?)[A-Za-z][\w.-]*")
+_NAME: Final = regex.compile(r"(?<=[\p{L}\p{N},;:)”\"'’]\s)\p{Lu}[\p{L}\p{N}-]*|(?<=\p{Han}\s?)[A-Za-z][\w.-]*")
 _ASKS: Final = regex.compile(r"[?？]\s*$")
 _CHINESE_ASKS: Final = regex.compile(
     "[吗呢么]\\s*[。.]?$|谁|什么|哪|怎么|怎样|如何|几|多少|多久|多远|为什么|为何|何时|是否|能不能|可不可以|有没有"
@@ -50,7 +52,7 @@ class Judge:
         there = list(questions)
         self._known = Known(there)
         self._taken: set[tuple[str, str]] = set()
-        self._meanings: set[tuple[Meaning, str]] = set()
+        self._meanings: set[Meaning] = set()
         self._questions = {normalise(question) for question in there}
 
     def why_not(self, task: Task, candidate: Candidate) -> Reason | None:
@@ -68,7 +70,7 @@ class Judge:
         """Note that a proposal is kept."""
         self._taken.add(_key(candidate))
         if task.kind != "variation":
-            self._meanings.add((meaning_of(candidate.question), normalise(candidate.answer)))
+            self._meanings.add(meaning_of(candidate.question))
 
     def _is_there(self, task: Task, candidate: Candidate) -> bool:
         if _key(candidate) in self._taken:
@@ -78,14 +80,15 @@ class Judge:
         if normalise(candidate.question) in self._questions:
             return True
         meaning = meaning_of(candidate.question)
-        source = task.kind == "paraphrase" and meaning == meaning_of(task.question)
-        return source or (meaning, normalise(candidate.answer)) in self._meanings
+        # Whatever its answer would be: the same question with two answers teaches neither.
+        return meaning in self._meanings or (task.kind == "paraphrase" and meaning == meaning_of(task.question))
 
     def _why_not_of(self, task: Task, candidate: Candidate) -> Reason | None:
         if task.kind == "paraphrase":
             return _wrong_wording(candidate.question, task.question) or _wrong_question(candidate, task.question)
         if task.kind == "variation":
-            return _wrong_wording(candidate.answer, task.answer) or _wrong_manner(candidate)
+            wrong = _wrong_wording(candidate.answer, task.answer) or _wrong_manner(candidate)
+            return wrong or _drifted(candidate.answer, task.answer)
         if task.kind == "decline":
             return "known" if self._known.has(candidate.question) else _wrong_question(candidate, "?")
         return _wrong_draft(task, candidate) or _wrong_question(candidate, "?") or _wrong_manner(candidate)
@@ -97,7 +100,7 @@ def _wrong_wording(made: str, source: str) -> Reason | None:
         return "language"
     if len(made) > _LONGER * len(source) + _ROOM:
         return "long"
-    if Counter(_FIGURE.findall(made)) != Counter(_FIGURE.findall(source)):
+    if Counter(_figures(made)) != Counter(_figures(source)):
         return "figures"
     lost = [name for name in _NAME.findall(source) if name.casefold() not in made.casefold()]
     return "names" if lost else None
@@ -112,7 +115,15 @@ def _wrong_question(candidate: Candidate, source: str) -> Reason | None:
     return "gives_away" if len(said) > 8 and said in asked else None
 
 
+def _drifted(made: str, source: str) -> Reason | None:
+    """Return whether a wording has hardly a word of its source: it says something else."""
+    words, there = meaning_of(source).words, meaning_of(made).words
+    return "drifted" if words and len(words & there) < _KEPT * len(words) else None
+
+
 def _wrong_manner(candidate: Candidate) -> Reason | None:
+    if normalise(candidate.answer) == normalise(candidate.question):
+        return "manner"
     return "manner" if any(True for _ in wrong_with_answer(candidate.answer, candidate.question)) else None
 
 
@@ -122,10 +133,15 @@ def _wrong_draft(task: Task, candidate: Candidate) -> Reason | None:
     passage = " ".join((*task.passage.headings, task.passage.text))
     if language_of(candidate.answer) != language_of(passage):
         return "language"
-    if not set(_FIGURE.findall(candidate.answer)) <= set(_FIGURE.findall(passage)):
+    if not set(_figures(candidate.answer)) <= set(_figures(passage)):
         return "figures"
     words, there = meaning_of(candidate.answer).words, meaning_of(passage).words
     return "ungrounded" if words and len(words & there) < _GROUNDED * len(words) else None
+
+
+def _figures(text: str) -> list[str]:
+    """Return the numbers and addresses of a text, without the full stop of a sentence that one may end."""
+    return [found.rstrip(".,;:!?") for found in _FIGURE.findall(text)]
 
 
 def _key(candidate: Candidate) -> tuple[str, str]:

@@ -18,8 +18,8 @@ _BULLET: Final = regex.compile(r"^\s*(?:[-*•·]\s+|[(（]?\d{1,2}\s*[.)）、:
 _LABEL: Final = regex.compile(r"^(?:question|q|answer|a|问题|问|回答|答案|答|问法|说法)\s*\d{0,2}\s*[:：]\s*", regex.I)
 _QUOTES: Final = {'"': '"', "“": "”", "「": "」", "'": "'", "『": "』", "**": "**"}
 _PAIR: Final = regex.compile(
-    r"^\W{0,4}(?:question|q|问题|问)\s*\d{0,2}\W{0,3}[:：](?P<question>.*?)"
-    r"^\W{0,4}(?:answer|a|回答|答案|答)\s*\d{0,2}\W{0,3}[:：](?P<answer>.*?)(?=^\W{0,4}(?:question|q|问题|问)\s*\d{0,2}\W{0,3}[:：]|\Z)",
+    r"^\W{0,4}(?:question|q|问题|问)\s*\d{0,2}\W{0,3}[:：][*_]{0,2}(?P<question>.*?)"
+    r"^\W{0,4}(?:answer|a|回答|答案|答)\s*\d{0,2}\W{0,3}[:：][*_]{0,2}(?P<answer>.*?)(?=^\W{0,4}(?:question|q|问题|问)\s*\d{0,2}\W{0,3}[:：]|\Z)",
     regex.I | regex.M | regex.S,
 )
 _DASHES: Final = regex.compile(r"^\s*(?:-{3,}|—{2,}|\*{3,})\s*$", regex.M)
