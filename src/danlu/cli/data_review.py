@@ -99,4 +99,5 @@ def _show(row: dict[str, Any], title: str) -> None:
     if source:
         console.print(Panel(escape(str(source)), title=escape(where) or t("making.source"), style="dim"))
     said = f"[bold]{escape(str(row['instruction']))}[/bold]\n→ {escape(str(row['output']))}"
-    console.print(Panel(said, title=f"{title} · {t(f'making.name_{made['kind']}')}"))
+    kind = t(f"making.name_{made['kind']}")
+    console.print(Panel(said, title=f"{title} · {kind}"))
