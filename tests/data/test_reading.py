@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from danlu.data.datasets import DatasetLibrary, DatasetManifest, Source, read_dataset
+from danlu.data.datasets import DatasetLibrary, Source, read_dataset
+from danlu.data.manifest import DatasetManifest
 from danlu.data.reading import Reading, Tags, reading_of
 from danlu.errors import DataError, UsageError
 from danlu.files import read_as

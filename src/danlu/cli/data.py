@@ -15,6 +15,7 @@ from danlu.cli.data_making import register as register_making
 from danlu.cli.data_repair import repair
 from danlu.cli.data_report import counted_rows, print_report, read_file
 from danlu.cli.data_show import show
+from danlu.cli.data_versions import left_out_lines, remove, versions
 from danlu.cli.dataset_info import list_entries
 from danlu.cli.filling import ask_fill
 from danlu.cli.reading_options import (
@@ -47,6 +48,7 @@ def add(
     merge_turns: MergeOption = False,
     fill: FillOption = None,
     fill_none: FillNoneOption = False,
+    leave_out: Annotated[bool, typer.Option("--leave-out-unusable", help=t("versions.opt_leave_out"))] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
@@ -57,12 +59,14 @@ def add(
     if not as_json:
         source = replace(source, reading=ask_fill(source))
     with read_file(source.path.name) as progress:
-        manifest = library.add_source(source, name, progress)
+        manifest = library.add_source(source, name, progress, leave_out_unusable=leave_out)
     if as_json:
         print_json(manifest.model_dump(mode="json"))
     else:
         key = {"texts": "cli.texts_added", "questions": "cli.questions_added"}.get(manifest.kind, "cli.data_added")
         console.print(escape(t(key, name=manifest.name, rows=manifest.rows, version=manifest.version)))
+        for line in left_out_lines(manifest, library):
+            console.print(escape(line), soft_wrap=True)
 
 
 @app.command("check", help=t("cli.data_check"))
@@ -131,10 +135,7 @@ def list_datasets(
     results.print(table)
 
 
-@app.command("remove", help=t("cli.data_remove"))
-def remove(
-    name: Annotated[str, typer.Argument(metavar="NAME", help=t("cli.arg_data"))], home: HomeOption = None
-) -> None:
-    """Delete a data set with all its versions."""
-    DatasetLibrary(home_of(home).datasets).remove(name)
-    console.print(escape(t("cli.removed", name=name)))
+app.command("versions", help=t("versions.cmd_versions"))(versions)
+
+
+app.command("remove", help=t("versions.cmd_remove"))(remove)

@@ -13,6 +13,7 @@ from rich.markup import escape
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
 from danlu.data.checks.repair import USUAL, RepairLog, repaired, repairs_named
 from danlu.data.datasets import DatasetLibrary
+from danlu.data.manifest import repair_report
 from danlu.data.stored import write_rows
 from danlu.errors import UsageError
 from danlu.files import sha256_of, write_json
@@ -53,9 +54,10 @@ def repair(
             "sha256": sha256_of(source.path) if source.path.is_file() else None,
             "read": log.read,
             "written": log.written,
+            "written_sha256": sha256_of(out),
             "repairs": log.changed,
         }
-        write_json(out.with_suffix(".repairs.json"), done)
+        write_json(repair_report(out), done)
     if as_json:
         told = {"out": None if out is None or dry_run else str(out), "read": log.read, "written": log.written}
         print_json({**told, "repairs": log.changed})

@@ -6,8 +6,6 @@ hash, so the same rows are the same version. Where a data set is named, a file m
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 import shutil
 import tempfile
@@ -19,16 +17,16 @@ from itertools import islice
 from pathlib import Path
 from typing import Any, Final
 
-from pydantic import BaseModel, ConfigDict
-
 from danlu.data.conversations import Conversation
 from danlu.data.documents import Document
-from danlu.data.formats import AnyFormat, format_named, recognise, require_family
+from danlu.data.formats import AnyFormat, format_named, recognise
 from danlu.data.formats.base import Kind
+from danlu.data.manifest import DatasetManifest, origin_of
 from danlu.data.placeholders import Placeholders
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
 from danlu.data.reading import MEANINGS, NEEDED, Reading, Tags
+from danlu.data.registering import LEFT_OUT, TriedRows
 from danlu.data.rows import Progress, Row, RowStream, place, stream_rows
 from danlu.data.sources.hub import hub_name
 from danlu.data.stored import Converted, RowFile, write_rows
@@ -42,31 +40,10 @@ _NAME = re.compile(r"[^\W_][\w.-]{0,63}")
 _ROWS: Final = "rows.jsonl"
 _LOOKED_AT: Final = 50
 _NAMED: Final = 8
+_LEAST_HASH: Final = 4
 _FITTING: Final[dict[str, tuple[Kind, ...]]] = {
     "dpo": ("preferences",), "orpo": ("preferences",), "kto": ("preferences", "labels"),
 }  # fmt: skip
-
-
-class DatasetManifest(BaseModel):
-    """``dataset.json`` of a version."""
-
-    model_config = ConfigDict(frozen=True, extra="forbid")
-
-    format: int = 1
-    name: str
-    version: str
-    sha256: str
-    row_format: str
-    rows: int
-    source: str
-    created_at: str
-    reading: Reading | None = None
-    left_out: int | None = None
-
-    @property
-    def kind(self) -> Kind:
-        """What the rows are."""
-        return format_named(self.row_format).kind
 
 
 @dataclass(frozen=True)
@@ -111,11 +88,13 @@ class Source:
         path: the file.
         reading: how it is read.
         name: what it is called.
+        listed: the entry of a list that named it, as ``dataset_info.json#name``.
     """
 
     path: Path
     reading: Reading
     name: str
+    listed: str | None = None
 
     @classmethod
     def of(cls, named: str, reading: Reading | None = None) -> Source | None:
@@ -140,7 +119,7 @@ class Source:
                     "samples": reading.samples or entry.samples,
                 }
             )
-            return cls(entry.path or Path(str(entry.hub)), listed, name)
+            return cls(entry.path or Path(str(entry.hub)), listed, name, f"{Path(path).name}#{name}")
         found = Path(named)
         hub = hub_name(named)
         if hub is not None:
@@ -226,13 +205,16 @@ class DatasetLibrary:
         """
         return self.add_source(Source(path, reading or Reading(), path.stem), name)
 
-    def add_source(self, source: Source, name: str, progress: Progress | None = None) -> DatasetManifest:
+    def add_source(
+        self, source: Source, name: str, progress: Progress | None = None, *, leave_out_unusable: bool = False
+    ) -> DatasetManifest:
         """Register rows as the newest version of ``name``; the same rows again change nothing.
 
         Args:
             source: the rows.
             name: the data set.
             progress: is told bytes done and in all; see ``stream_rows``.
+            leave_out_unusable: rows that cannot be used are left out, counted and listed in ``left-out.jsonl``.
 
         Raises:
             UsageError: the name cannot be a folder's name.
@@ -243,12 +225,16 @@ class DatasetLibrary:
         family = source.family()
         self.folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(prefix=".adding-", dir=self.folder) as written:
-            tried = _Tried(source, family, progress)
+            listed = Path(written) / LEFT_OUT
+            tried = TriedRows(source, family, progress, listed if leave_out_unusable else None)
             write_rows(Path(written) / _ROWS, tried.lines())
-            for version in self.versions(name):
-                if version.sha256 == tried.sha256:
+            unusable = dict(sorted(tried.unusable.items())) or None
+            before = self.versions(name)
+            for version in before:
+                if version.sha256 == tried.sha256 and version.unusable == unusable:
                     return version
             now = datetime.now(UTC)
+            parent = before[0].version if before else None
             manifest = DatasetManifest(
                 name=name,
                 version=f"{now:%Y%m%d-%H%M%S}-{tried.sha256[:8]}",
@@ -259,9 +245,13 @@ class DatasetLibrary:
                 created_at=now.isoformat(),
                 reading=None if source.reading.plain else source.reading,
                 left_out=tried.left_out,
+                origin=origin_of(source.path, tried.facts, listed=source.listed, parent=parent, pseudo=tried.pseudo),
+                unusable=unusable,
             )
             with new_folder(self.folder / name / manifest.version) as new:
                 (Path(written) / _ROWS).replace(new / _ROWS)
+                if unusable:
+                    listed.replace(new / LEFT_OUT)
                 write_text(new / "dataset.json", manifest.model_dump_json(indent=2, exclude_none=True) + "\n")
         return manifest
 
@@ -280,26 +270,77 @@ class DatasetLibrary:
         names = sorted(path.name for path in self.folder.iterdir() if path.is_dir() and path.name[0] != ".")
         return [versions[0] for name in names if (versions := self.versions(name))]
 
+    def pinned(self, named: str) -> DatasetManifest | None:
+        """Return the version that a name stands for: the newest of ``NAME``, or the one of ``NAME@VERSION``.
+
+        Args:
+            named: what was named. VERSION may be the beginning of a version's name, or of its hash, if it is the
+                only one that begins so.
+
+        Returns:
+            The version; None where this is no registered data set.
+
+        Raises:
+            NotFoundError: the data set has no such version; the message lists those it has.
+            UsageError: several versions begin so.
+        """
+        versions = self.versions(named)
+        if versions:
+            return versions[0]
+        name, mark, begin = named.rpartition("@")
+        versions = self.versions(name) if mark else []
+        if not versions:
+            return None
+        found = [item for item in versions if begin and (item.version.startswith(begin) or _hashed(item, begin))]
+        exact = [item for item in found if item.version == begin]
+        if len(exact or found) == 1:
+            return (exact or found)[0]
+        known = ", ".join(item.version for item in (found or versions)[:_NAMED])
+        if not found and Path(named).exists():
+            return None
+        if found:
+            raise UsageError("versions.several_begin", named, begin=begin, known=known)
+        raise NotFoundError("versions.unknown_version", named, name=name, version=begin, known=known)
+
+    def require(self, named: str) -> DatasetManifest:
+        """Return the version that a name stands for; see ``pinned``.
+
+        Raises:
+            NotFoundError: there is no such data set, or no such version of it.
+        """
+        found = self.pinned(named)
+        if found is None:
+            raise self._not_found(named)
+        return found
+
+    def rows_file(self, manifest: DatasetManifest) -> Path:
+        """Return the file that holds the rows of a version."""
+        return self.folder / manifest.name / manifest.version / _ROWS
+
+    def left_out_file(self, manifest: DatasetManifest) -> Path | None:
+        """Return the list of rows that were left out when a version was registered; None where there were none."""
+        return self.folder / manifest.name / manifest.version / LEFT_OUT if manifest.unusable else None
+
     def remove(self, name: str) -> None:
-        """Delete all versions of a data set.
+        """Delete all versions of a data set, or one: ``NAME@VERSION``.
 
         Raises:
             NotFoundError: there is none of this name.
         """
-        if not self.versions(name):
-            raise self._not_found(name)
-        shutil.rmtree(self.folder / name)
+        found = self.require(name)
+        one = found.name != name and len(self.versions(found.name)) > 1
+        shutil.rmtree(self.folder / found.name / found.version if one else self.folder / found.name)
 
     def register(self, name_or_file: str, reading: Reading | None = None) -> DatasetManifest:
-        """Return the newest version of a data set, or register a file under its own name first.
+        """Return the version of a data set that is named, or register a file under its own name first.
 
         Raises:
             NotFoundError: neither a data set nor a file of this name.
             DataError: the file cannot be used.
         """
-        versions = self.versions(name_or_file)
-        if versions:
-            return versions[0]
+        found = self.pinned(name_or_file)
+        if found is not None:
+            return found
         source = Source.of(name_or_file, reading)
         if source is not None:
             name = re.sub(r"[^\w.-]+", "-", source.name).strip("-._") or "data"
@@ -322,15 +363,15 @@ class DatasetLibrary:
         return _dataset(name, version, found.sha256, family, [family.convert(name, row) for row in rows])
 
     def open(self, name_or_file: str) -> Dataset:
-        """Read a registered data set (its newest version) or a file.
+        """Read a registered data set (its newest version, or ``NAME@VERSION``) or a file.
 
         Raises:
             NotFoundError: neither a data set nor a file of this name.
             DataError: the file cannot be used.
         """
-        versions = self.versions(name_or_file)
-        if versions:
-            return self.open_version(versions[0].name, versions[0].version)
+        found = self.pinned(name_or_file)
+        if found is not None:
+            return self.open_version(found.name, found.version)
         return _read_source(self.source_of(name_or_file))
 
     def open_questions(self, name_or_file: str) -> Sequence[Question]:
@@ -346,15 +387,14 @@ class DatasetLibrary:
         return found.questions
 
     def source_of(self, name_or_file: str, reading: Reading | None = None) -> Source:
-        """Return the rows of a registered data set (its newest version), or of the file that is named.
+        """Return the rows of a registered data set (its newest version, or ``NAME@VERSION``), or of a file.
 
         Raises:
             NotFoundError: neither a data set nor a file of this name.
         """
-        versions = self.versions(name_or_file)
-        if versions:
-            file = self.folder / name_or_file / versions[0].version / _ROWS
-            return Source(file, Reading(format=versions[0].row_format), name_or_file)
+        found = self.pinned(name_or_file)
+        if found is not None:
+            return Source(self.rows_file(found), Reading(format=found.row_format), found.name)
         source = Source.of(name_or_file, reading)
         if source is None:
             raise self._not_found(name_or_file)
@@ -387,54 +427,14 @@ def require_kind(name: str, found: Kind, objective: str) -> None:
         raise DataError("data.conversations_found", name)
 
 
-class _Tried:
-    """Goes through rows once: each is converted, hashed, and given on as the line that is stored.
-
-    Attributes:
-        rows: rows gone through.
-        left_out: answers of a model that are not accepted.
-        sha256: hash of the lines.
-    """
-
-    def __init__(self, source: Source, family: AnyFormat, progress: Progress | None = None) -> None:
-        self._progress = progress
-        self.rows = 0
-        self.left_out = 0
-        self._source = source
-        self._family = family
-        self._digest = hashlib.sha256()
-
-    @property
-    def sha256(self) -> str:
-        """Hash of the lines that were given on."""
-        return self._digest.hexdigest()
-
-    def items(self) -> Iterator[tuple[Row, Any]]:
-        """Go through the rows and what they mean.
-
-        Raises:
-            DataError: a row cannot be used, or placeholders are left.
-        """
-        name = self._source.path.name
-        left = self._source.placeholders()
-        for row in self._source.stream(self._progress)[1]:
-            require_family(name, row, self._family, named=self._source.reading.format != "auto")
-            item = self._family.convert(name, row)
-            left.look(row, item)
-            self.rows += 1
-            self.left_out += isinstance(item, Conversation) and not item.accepted
-            self._digest.update(_line(row).encode("utf-8", "surrogatepass") + b"\n")
-            yield row, item
-        left.require_none(name)
-
-    def lines(self) -> Iterator[str]:
-        """Go through the rows as they are stored."""
-        return (_line(row) for row, _ in self.items())
+def _hashed(manifest: DatasetManifest, begin: str) -> bool:
+    """Say whether a hash begins so; of fewer than four characters it is not asked, they begin dates as well."""
+    return len(begin) >= _LEAST_HASH and manifest.sha256.startswith(begin)
 
 
 def _read_source(source: Source) -> Dataset:
     family = source.family()
-    tried = _Tried(source, family)
+    tried = TriedRows(source, family)
     items = [item for _, item in tried.items()]
     return _dataset(source.path.name, "", tried.sha256, family, items)
 
@@ -450,7 +450,3 @@ def _dataset(name: str, version: str, sha256: str, family: AnyFormat, items: Seq
         return Dataset(name, version, sha256, items)
     learned = tuple(item for item in items if item.accepted)
     return Dataset(name, version, sha256, learned, left_out=tuple(item for item in items if not item.accepted))
-
-
-def _line(row: Row) -> str:
-    return json.dumps(row.values, ensure_ascii=False)

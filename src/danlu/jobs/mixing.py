@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 
-from danlu.data.datasets import DatasetLibrary, DatasetManifest
+from danlu.data.datasets import DatasetLibrary
 from danlu.data.encoded import Encoder
+from danlu.data.manifest import DatasetManifest
 from danlu.data.reading import Reading
 from danlu.data.sequences import Chained
 from danlu.data.texts import fill

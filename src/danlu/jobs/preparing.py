@@ -18,9 +18,10 @@ from typing import Final
 import torch
 from transformers import PreTrainedModel
 
-from danlu.data.datasets import DatasetLibrary, DatasetManifest, require_kind
+from danlu.data.datasets import DatasetLibrary, require_kind
 from danlu.data.encode import require_fitting
 from danlu.data.examples import Example
+from danlu.data.manifest import DatasetManifest
 from danlu.data.reading import Reading
 from danlu.data.split import Split
 from danlu.errors import ModelError
