@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
+from danlu.cli.data_diff import diff
 from danlu.cli.data_making import register as register_making
 from danlu.cli.data_repair import repair
 from danlu.cli.data_report import counted_rows, print_report, read_file
@@ -136,6 +137,9 @@ def list_datasets(
 
 
 app.command("versions", help=t("versions.cmd_versions"))(versions)
+
+
+app.command("diff", help=t("diff.cmd"))(diff)
 
 
 app.command("remove", help=t("versions.cmd_remove"))(remove)
