@@ -23,7 +23,6 @@ from typing import Any, Final
 import psutil
 
 from bench.peer_env import set_up
-from bench.train_task import DATASET, chatml_copy, write_config
 
 WAYS: Final = ("check", "encode", "one by one", "file to ids")
 # Name, and how many worker processes it is given (0: as many as it takes by itself, which is none).
@@ -88,6 +87,9 @@ def measure(way: str, rows: Path, model: Path) -> Measured:
 
 def measure_peer(name: str, asked: Asked) -> Measured:
     """Let another program read and encode the same rows; see ``measure``."""
+    # Here, because what it imports prints to stdout, where the results go.
+    from bench.train_task import DATASET, chatml_copy, write_config
+
     workers = PEERS[name]
     quiet = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1", "CUDA_VISIBLE_DEVICES": ""}
     with tempfile.TemporaryDirectory(dir=asked.folder) as made:
