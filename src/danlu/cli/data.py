@@ -11,6 +11,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
+from danlu.cli.data_diff import diff
 from danlu.cli.data_repair import repair
 from danlu.cli.data_report import counted_rows, print_report, read_file
 from danlu.cli.data_show import show
@@ -131,6 +132,9 @@ def list_datasets(
         count = t("cli.documents" if item.kind == "texts" else "cli.rows", rows=item.rows)
         table.add_row(item.name, count, item.version, item.source)
     results.print(table)
+
+
+app.command("diff", help=t("versions.cmd_diff"))(diff)
 
 
 app.command("versions", help=t("versions.cmd_versions"))(versions)
