@@ -29,7 +29,7 @@ from danlu.errors import DataError
 
 Alike = Literal["same", "near"]
 # A field that says nothing is the same as one that is not there.
-_NOTHING: Final = ("", None, [], {})
+_NOTHING: Final[tuple[JsonValue, ...]] = ("", None, [], {})
 
 
 @dataclass(frozen=True)
