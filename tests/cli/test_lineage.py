@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import pathlib
 
 import pytest
@@ -73,25 +74,23 @@ def test_rows_that_are_left_out_are_counted_where_they_are_added_listed_and_plan
     assert told["unusable"] == {"data.field_missing": 1}
     with pathlib.Path(told["left_out_file"]).open(encoding="utf-8") as file:
         assert json.loads(file.readline())["row"] == 13
-    notices = danlu("plan", *words(material[0], "numbers"), "--json").json["notices"]
-    assert [item["params"]["count"] for item in notices if item["code"] == "versions.notice_left_out"] == [1]
 
 
-def test_a_version_that_a_run_needs_is_kept_unless_it_is_forced(danlu, material, two):
-    old = f"numbers@{two[0]['version']}"
-    danlu("train", *words(material[0], old))
+def test_a_run_says_how_data_are_mixed_and_the_version_it_needs_is_kept_unless_it_is_forced(danlu, material, tmp_path):
+    first = write_json_rows(tmp_path / "a.json", [*question_rows(12), {"instruction": "a"}])
+    made = danlu("data", "add", first, "--name", "numbers", "--leave-out-unusable", "--json").json
+    danlu("data", "add", write_json_rows(tmp_path / "b.json", question_rows(9)), "--name", "numbers")
+    old = f"numbers@{made['version']}"
+    told = danlu("train", *words(material[0], old, "data.holdout=0", f"data.weights={{{old}: 2}}")).err
+    assert "numbers: 1 rows of its file could not be used" in told
+    assert "rows per epoch" in told
+    assert re.search(r"numbers +12 +2 +24 +100\.0%", told)
     (run,) = danlu("data", "versions", old, "--json").json["versions"][0]["runs"]
     for named in (old, "numbers"):
         refused = danlu("data", "remove", named, expect=1).line
         assert run in refused
         assert "--force" in refused
-    danlu("data", "remove", f"numbers@{two[1]['version']}")
+    newest = danlu("data", "list", "--json").json["datasets"][0]["version"]
+    danlu("data", "remove", f"numbers@{newest}")
     danlu("data", "remove", old, "--force")
     assert danlu("data", "list", "--json").json == {"datasets": []}
-
-
-def test_the_plan_shows_how_data_are_mixed(danlu, material, two):
-    shown = danlu("plan", *words(material[0], "numbers", "data.weights.numbers=2", "data.holdout=0"))
-    table = shown.out + shown.err
-    assert "rows per epoch" in table
-    assert "24" in table

@@ -58,5 +58,5 @@ def test_rows_that_are_measured_on_are_never_drawn():
 def test_more_rows_than_there_are_is_refused_with_their_number():
     with pytest.raises(RecipeError) as caught:
         drawn(Share(), Share(1.0, 8))
-    assert caught.value.where == "data.samples.two"
+    assert caught.value.where == "two"
     assert caught.value.params == {"samples": 8, "rows": 7}

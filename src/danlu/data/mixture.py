@@ -78,7 +78,7 @@ def times_drawn(
         rows = start + np.flatnonzero(may[start : start + size])
         start += size
         if share.samples is not None and share.samples > len(rows):
-            raise RecipeError("versions.samples_beyond", f"data.samples.{name}", samples=share.samples, rows=len(rows))
+            raise RecipeError("versions.samples_beyond", name, samples=share.samples, rows=len(rows))
         taken = len(rows) if share.samples is None else share.samples
         # Half a row is rounded up; a data set that is named is not left out altogether.
         drawn = max(int(share.weight * taken + 0.5), 1) if taken else 0
