@@ -7,7 +7,7 @@ Field descriptions stand in English here and in Chinese under ``json_schema_extr
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
@@ -23,6 +23,10 @@ Method = Literal["lora", "qlora", "full", "freeze"]
 Strategy = Literal["ddp", "fsdp", "zero1", "zero2", "zero3"]
 Thinks = Literal["auto", "on", "off"]
 Tracker = Literal["none", "tensorboard", "wandb", "swanlab", "mlflow"]
+
+
+MOST_WEIGHT: Final = 100.0
+"""Read more often than this, a row belongs into more epochs."""
 
 
 class DataSection(Section):
@@ -48,6 +52,29 @@ class DataSection(Section):
         json_schema_extra=zh(
             "考题：留出用于衡量进展的样本比例（0 表示不留），或另外用来衡量的数据集或文件：此时 train 中的数据全部用于"
             "学习。太多：没剩多少可学；太少：成绩靠运气。"
+        ),
+    )
+    weights: dict[str, Annotated[float, Field(gt=0, le=MOST_WEIGHT)]] = Field(
+        {},
+        description=(
+            "How often each textbook of train is read in an epoch, by its name: 2 reads each row twice, 0.5 half of "
+            "the rows, chosen by the seed; not named: once. Too high: its sentences are learned by heart; too low: it "
+            "is drowned by the others."
+        ),
+        json_schema_extra=zh(
+            "train 里每本课本一个轮次读几遍，按名称写：2 表示每条读两遍，0.5 表示按随机种子选一半来读；没写的读一遍。"
+            "太高：把它的句子背下来；太低：被别的课本淹没。"
+        ),
+    )
+    samples: dict[str, Annotated[int, Field(ge=1)]] = Field(
+        {},
+        description=(
+            "How many rows of a textbook of train are read, by its name, chosen by the seed after the rows to measure "
+            "on; not named: all. Few keep a large one from drowning the others; too few: little of it is learned."
+        ),
+        json_schema_extra=zh(
+            "train 里某本课本读多少条，按名称写，在留出考题之后按随机种子选；没写的全读。少些，大课本就不会淹没别的；"
+            "太少：学到的也少。"
         ),
     )
     unlabelled: Annotated[tuple[str, ...], BeforeValidator(as_list)] = Field(

@@ -307,6 +307,7 @@ def test_all_ways_of_a_product_are_measured(monkeypatch: pytest.MonkeyPatch) -> 
 
 def test_the_speed_of_data_is_measured_on_rows_that_give_the_same_ids(tmp_path, capsys):
     write_tiny_model(tmp_path / "tiny")
+    capsys.readouterr()  # what libraries print when they are first imported
     rows = write_json_rows(tmp_path / "rows.json", question_rows(5))
     words = ["--rows", str(rows), "--model", str(tmp_path / "tiny"), "--count", "12", "--encoded", "7"]
     assert data_speed.main([*words, "--repeats", "1", "--json"]) == 0

@@ -16,6 +16,7 @@ def test_the_shares_count_time_within_20_and_memory_within_15_percent():
 
 def test_a_real_case_is_run_and_compared(tmp_path, capsys):
     model = write_tiny_model(tmp_path / "tiny")
+    capsys.readouterr()  # what libraries print when they are first imported
     words = ["--model", str(model), "--only", "ten-rows/given", "--set", "train.num_train_epochs=1", "--json"]
     assert predictions.main(words) == 0
     told = json.loads(capsys.readouterr().out)

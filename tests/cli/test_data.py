@@ -134,16 +134,3 @@ def test_a_copy_is_written_beside_what_was_done_and_never_over_a_file(danlu, tmp
     assert "jsonl" in danlu("data", "repair", path, "--out", tmp_path / "x.csv", expect=2).err
     assert "--dry-run" in danlu("data", "repair", path, expect=2).err
     assert "Copies left out: 1 (rows 4)" in danlu("data", "repair", path, "--dry-run").out
-
-
-def test_versions_are_compared_with_words_that_differ_marked(danlu, tmp_path):
-    old, new = ([{"instruction": "When?", "output": f"At {hour}."}, *ROWS] for hour in ("ten", "nine"))
-    danlu("data", "add", write_json_rows(tmp_path / "a.json", old), "--name", "tea")
-    assert "no two versions" in danlu("data", "diff", "tea", expect=1).line
-    first = danlu("data", "versions", "tea", "--json").json["versions"][0]["version"]
-    danlu("data", "add", write_json_rows(tmp_path / "b.json", new[:-1]), "--name", "tea")
-    shown = danlu("data", "diff", "tea").out
-    assert "2 rows the same, 1 removed, 0 added, 1 changed" in shown
-    assert "At [-ten-]{+nine+}." in shown
-    told = danlu("data", "diff", f"tea@{first}", tmp_path / "a.json", "--json").json
-    assert (told["same"], told["removed"], told["added"], told["changed"]) == (len(old), [], [], [])

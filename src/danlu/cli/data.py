@@ -136,10 +136,10 @@ def list_datasets(
     results.print(table)
 
 
+app.command("diff", help=t("versions.cmd_diff"))(diff)
+
+
 app.command("versions", help=t("versions.cmd_versions"))(versions)
-
-
-app.command("diff", help=t("diff.cmd"))(diff)
 
 
 app.command("remove", help=t("versions.cmd_remove"))(remove)

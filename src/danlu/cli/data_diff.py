@@ -2,96 +2,178 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Annotated, Any, Final
 
 import typer
-from rich.markup import escape
 from rich.text import Text
 
-from danlu.cli.common import HomeOption, JsonOption, console, home_of, print_json, results
+from danlu.cli.common import HomeOption, JsonOption, home_of, print_json, results
 from danlu.data.datasets import DatasetLibrary
-from danlu.data.difference import Change, Difference, Said, difference, words_changed
-from danlu.errors import NotFoundError
+from danlu.data.diff import Changed, RowDiff, changed_fields, diff_rows, rows_of, text_of
+from danlu.data.rows import JsonValue
+from danlu.data.word_diff import Span, word_diff
+from danlu.errors import NotFoundError, UsageError
 from danlu.i18n import t
 
-_SHOWN = 20
-_LONG = 600
-_STYLES: dict[Change, str] = {"same": "", "removed": "red strike", "added": "green"}
-# Without colours the words that differ are told apart by signs.
-_SIGNS: dict[Change, tuple[str, str]] = {"same": ("", ""), "removed": ("[-", "-]"), "added": ("{+", "+}")}
+_SHOWN: Final = 20
+_CHARACTERS: Final = 200
+# What both sides have in common is shown around what differs.
+_AROUND: Final = 40
+_STYLES: Final = {" ": "", "-": "red", "+": "green"}
+_MARKS: Final = {" ": ("", ""), "-": ("[-", "-]"), "+": ("{+", "+}")}
+_Values = Mapping[str, JsonValue]
 
 
 def diff(
-    first: Annotated[str, typer.Argument(metavar="OLD|NAME", help=t("diff.arg_old"))],
-    second: Annotated[str | None, typer.Argument(metavar="NEW", help=t("diff.arg_new"))] = None,
-    full: Annotated[bool, typer.Option("--full", help=t("diff.opt_full"))] = False,
+    name: Annotated[str, typer.Argument(metavar="NAME|FILE", help=t("versions.arg_diff"))],
+    old: Annotated[str | None, typer.Argument(metavar="[OLD|FILE]", help=t("versions.arg_old"))] = None,
+    new: Annotated[str | None, typer.Argument(metavar="[NEW]", help=t("versions.arg_new"))] = None,
+    full: Annotated[bool, typer.Option("--full", help=t("versions.opt_full"))] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:
-    """Show what differs between two versions of a data set, or between two files."""
+    """Show which rows were added, removed and changed."""
     library = DatasetLibrary(home_of(home).datasets)
-    old, new = (first, second) if second is not None else _last_two(library, first)
-    found = difference(library.source_of(old), library.source_of(new))
-    if as_json:
-        print_json({
-            "old": old, "new": new, "same": found.same,
-            "removed": [vars(item) for item in found.removed], "added": [vars(item) for item in found.added],
-            "changed": [{"old": vars(one), "new": vars(other)} for one, other in found.changed],
+    names = _sides(library, name, old, new)
+    sources = [library.source_of(side) for side in names]
+    with TemporaryDirectory() as scratch:
+        first, second = (rows_of(source, Path(scratch) / f"{at}.jsonl") for at, source in enumerate(sources))
+        found = diff_rows(first, second, (sources[0].family(), sources[1].family()))
+        if as_json:
+            print_json(_as_json(found, names))
+        else:
+            _print(found, names, full=full)
+        first.close()
+        second.close()
+
+
+def _sides(library: DatasetLibrary, name: str, old: str | None, new: str | None) -> tuple[str, str]:
+    """Return what is compared, as it can be opened."""
+    versions = library.versions(name)
+    if not versions:
+        if old is None or new is not None:
+            raise UsageError("versions.two_to_compare", name)
+        return name, old
+    newest = f"{name}@{versions[0].version}"
+    if old is None:
+        if len(versions) == 1:
+            raise UsageError("versions.only_one", name, version=versions[0].version)
+        return f"{name}@{versions[1].version}", newest
+    if new is not None:
+        return _version(library, name, old), _version(library, name, new)
+    try:
+        return _version(library, name, old), newest
+    except NotFoundError:
+        # A name of another data set, or a file, that this one is compared with.
+        if library.pinned(old) is not None or Path(old).exists():
+            return newest, old
+        raise
+
+
+def _version(library: DatasetLibrary, name: str, begin: str) -> str:
+    found = library.require(begin if begin.startswith(f"{name}@") else f"{name}@{begin}")
+    return f"{name}@{found.version}"
+
+
+def _as_json(found: RowDiff, names: Sequence[str]) -> dict[str, Any]:
+    """Return everything that differs; rows are counted from 1."""
+    changed = []
+    for pair in found.changed:
+        before, after = found.old.row(pair.old).values, found.new.row(pair.new).values
+        fields = [{"field": item.field, "old": item.old, "new": item.new} for item in changed_fields(before, after)]
+        changed.append({
+            "old_row": pair.old + 1, "new_row": pair.new + 1, "question": pair.question, "fields": fields,
+            "old": before, "new": after,
         })  # fmt: skip
-        return
-    counts = {"removed": len(found.removed), "added": len(found.added), "changed": len(found.changed)}
-    results.print(t("diff.counts", old=escape(old), new=escape(new), same=found.same, **counts), soft_wrap=True)
-    _show(found, full=full)
+    return {
+        "old": {"name": names[0], "rows": len(found.old)},
+        "new": {"name": names[1], "rows": len(found.new)},
+        "counts": _counts(found),
+        "near_questions_compared": found.compared,
+        "added": [{"row": number + 1, "values": found.new.row(number).values} for number in found.added],
+        "removed": [{"row": number + 1, "values": found.old.row(number).values} for number in found.removed],
+        "changed": changed,
+    }
 
 
-def _last_two(library: DatasetLibrary, name: str) -> tuple[str, str]:
-    """Return the version of a data set before its newest one, and the newest.
-
-    Raises:
-        NotFoundError: there are not two.
-    """
-    found = library.versions(name)
-    if len(found) < 2:
-        raise NotFoundError("diff.only_one", name=name, count=len(found))
-    return f"{name}@{found[1].version}", f"{name}@{found[0].version}"
+def _counts(found: RowDiff) -> dict[str, int]:
+    return {
+        "added": len(found.added),
+        "removed": len(found.removed),
+        "changed": len(found.changed),
+        "same": found.same,
+    }
 
 
-def _show(found: Difference, *, full: bool) -> None:
-    most = len(found.removed) + len(found.added) + len(found.changed) if full else _SHOWN
-    for sign, style, rows in (("-", "red", found.removed), ("+", "green", found.added)):
-        for item in rows[:most]:
-            results.print(Text(f"{sign} {item.row}: {_short(item.question, full=full)}", style), soft_wrap=True)
-            if item.answer and item.answer != item.question:
-                results.print(Text(f"    {_short(item.answer, full=full)}", style), soft_wrap=True)
-        _say_more(len(rows) - most)
-    for one, other in found.changed[:most]:
-        _show_change(one, other, full=full)
-    _say_more(len(found.changed) - most)
+def _print(found: RowDiff, names: Sequence[str], *, full: bool) -> None:
+    results.print(
+        Text(t("versions.diff_head", old=names[0], rows=len(found.old), new=names[1], new_rows=len(found.new))),
+        style="bold", soft_wrap=True,
+    )  # fmt: skip
+    results.print(t("versions.diff_counts", **_counts(found)), soft_wrap=True)
+    if not found.compared:
+        results.print(t("versions.diff_not_compared"), style="yellow", soft_wrap=True)
+    for pair in _first(found.changed, full=full):
+        _print_changed(found, pair, full=full)
+    _print_rest("versions.more_changed", len(found.changed), full=full)
+    for number in _first(found.removed, full=full):
+        _print_row("-", number, found.old.row(number).values, full=full)
+    _print_rest("versions.more_removed", len(found.removed), full=full)
+    for number in _first(found.added, full=full):
+        _print_row("+", number, found.new.row(number).values, full=full)
+    _print_rest("versions.more_added", len(found.added), full=full)
 
 
-def _show_change(one: Said, other: Said, *, full: bool) -> None:
-    numbers = str(one.row) if one.row == other.row else f"{one.row} → {other.row}"
-    results.print(Text.assemble(f"~ {numbers}: ", _marked(one.question, other.question, full=full)), soft_wrap=True)
-    if one.answer or other.answer:
-        results.print(Text.assemble("    ", _marked(one.answer, other.answer, full=full)), soft_wrap=True)
+def _first(items: Sequence[Any], *, full: bool) -> Sequence[Any]:
+    return items if full else items[:_SHOWN]
 
 
-def _marked(old: str, new: str, *, full: bool) -> Text:
-    """Return two texts as one, with what was removed and added marked: by colours, or by signs where there are none."""
-    text = Text()
-    for kind, part in words_changed(old, new):
-        shown = part
-        if kind == "same" and not full and len(part) > _LONG:
-            shown = f"{part[: _LONG // 2]} … {part[-_LONG // 2 :]}"
-        before, after = ("", "") if results.color_system is not None else _SIGNS[kind]
-        text.append(f"{before}{shown}{after}", _STYLES[kind])
-    return text
+def _print_rest(key: str, count: int, *, full: bool) -> None:
+    """Say how many are not shown."""
+    if not full and count > _SHOWN:
+        results.print(t(key, more=count - _SHOWN), style="dim", soft_wrap=True)
 
 
-def _short(text: str, *, full: bool) -> str:
-    return text if full or len(text) <= _LONG else f"{text[:_LONG]} … ({len(text):,})"
+def _print_changed(found: RowDiff, pair: Changed, *, full: bool) -> None:
+    before, after = found.old.row(pair.old).values, found.new.row(pair.new).values
+    key = "versions.changed_same" if pair.question == "same" else "versions.changed_near"
+    fields = changed_fields(before, after)
+    results.print()
+    results.print(Text(f"~ {t(key, old=pair.old + 1, new=pair.new + 1)}"), style="yellow", soft_wrap=True)
+    differing = {item.field for item in fields}
+    # What the row is about, where that is among what has not changed.
+    about = next((text for name, value in after.items() if (text := text_of(value)) and name not in differing), None)
+    if about is not None:
+        results.print(Text(f"    {_cut(about, full=full)}"), style="dim", soft_wrap=True)
+    for item in fields:
+        line = Text(f"    {item.field}: ")
+        for span in word_diff(item.old or "", item.new or ""):
+            opening, closing = _MARKS[span.sign]
+            line.append(f"{opening}{_shown(span, full=full)}{closing}", style=_STYLES[span.sign])
+        results.print(line, soft_wrap=True)
 
 
-def _say_more(more: int) -> None:
-    if more > 0:
-        console.print(t("diff.more", count=more), soft_wrap=True)
+def _print_row(sign: str, number: int, values: _Values, *, full: bool) -> None:
+    results.print()
+    results.print(Text(f"{sign} {t('versions.row', row=number + 1)}"), style=_STYLES[sign], soft_wrap=True)
+    for name, value in values.items():
+        text = text_of(value)
+        if text is not None:
+            results.print(Text(f"{sign}   {name}: {_cut(text, full=full)}"), style=_STYLES[sign], soft_wrap=True)
+
+
+def _shown(span: Span, *, full: bool) -> str:
+    """Return a stretch of text; of a long one that is the same, its ends."""
+    if full or span.sign != " " or len(span.text) <= 3 * _AROUND:
+        return span.text
+    return f"{span.text[:_AROUND]} … {span.text[-_AROUND:]}"
+
+
+def _cut(text: str, *, full: bool) -> str:
+    """Return the beginning of a text and how much more there is."""
+    if full or len(text) <= _CHARACTERS:
+        return text
+    return t("versions.more_text", text=text[:_CHARACTERS], more=len(text) - _CHARACTERS)

@@ -1,4 +1,4 @@
-"""``danlu data versions`` and ``data remove``: versions of a data set, where they come from, which runs need them."""
+"""``danlu data versions`` and ``data remove``: versions of a data set, where they came from, which runs need them."""
 
 from __future__ import annotations
 

@@ -179,6 +179,8 @@ def print_plan(console: Console, plan: Plan, run: str) -> None:
             f"{mark}{decision.field}", f"[bold]{_value(decision)}[/bold]", f"[dim]{escape(decision.because())}[/dim]"
         )
     console.print(Padding(table, (0, 0, 0, 2)))
+    if plan.mix:
+        console.print(Padding(_mix(plan), (0, 0, 0, 2)))
     for notice in plan.notices:
         console.print(f"  [yellow]{escape(notice.text())}[/yellow]")
     if plan.prediction is not None:
@@ -213,6 +215,20 @@ def print_reading(console: Console, read: ReadRecipe, file: str) -> None:
 def print_error(console: Console, error: DanluError) -> None:
     """Print an error as one line."""
     console.print(f"[red]{t('cli.error')}[/red] {escape(error.message())}", soft_wrap=True)
+
+
+def _mix(plan: Plan) -> Table:
+    """Return the table of what is learned of each data set in an epoch."""
+    table = Table(box=None, padding=(0, 2, 0, 0), pad_edge=False, header_style="dim")
+    table.add_column(t("versions.mix_name"), overflow="fold")
+    for key in ("rows", "weight", "drawn", "share"):
+        table.add_column(t(f"versions.mix_{key}"), justify="right")
+    for item in plan.mix:
+        weight = f"{item.weight:g}"
+        if item.samples is not None:
+            weight = t("versions.mix_samples", samples=item.samples, weight=weight)
+        table.add_row(escape(item.name), str(item.rows), weight, str(item.drawn), f"{item.share:.1%}")
+    return table
 
 
 def _reasons() -> Table:

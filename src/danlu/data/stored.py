@@ -55,6 +55,12 @@ class RowFile:
         start, stop = (int(place) for place in self._starts[number : number + 2])
         return self._parsed(number, self._map[start:stop])
 
+    def close(self) -> None:
+        """Let go of the file, which some systems need before it can be removed; it may be read again."""
+        if self._map is not None:
+            self._map.close()
+            self._map = None
+
     def __iter__(self) -> Iterator[Row]:
         """Go through the rows in order without mapping the file: what was read is not kept."""
         with self.path.open("rb") as file:

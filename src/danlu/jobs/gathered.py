@@ -18,8 +18,10 @@ from danlu.data.encode import LearnPolicy
 from danlu.data.encoded import Encoder
 from danlu.data.examples import Example
 from danlu.data.holdout import questions_aside
-from danlu.data.sequences import Chained
+from danlu.data.mixture import MixPart, Share, times_drawn
+from danlu.data.sequences import Chained, Ints
 from danlu.data.split import HoldoutBy
+from danlu.errors import RecipeError
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 from danlu.models.versions import DatasetRef
@@ -44,6 +46,7 @@ class Answers:
         names: the names of the versions.
         left_out: rows whose answer was not accepted, which are not among the conversations.
         learn: which answers of a conversation are learned.
+        shares: how much of each version is learned; none where they are only measured on.
     """
 
     parts: tuple[Sequence[Conversation], ...]
@@ -51,6 +54,7 @@ class Answers:
     names: tuple[str, ...] = ()
     left_out: int = 0
     learn: LearnPolicy = "all"
+    shares: tuple[Share, ...] = ()
 
     @classmethod
     def of(cls, library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> Answers:
@@ -66,6 +70,7 @@ class Answers:
             tuple(item.name for item in opened),
             sum(len(item.left_out) for item in opened),
             recipe.data.learn,
+            shares_of(recipe),
         )
 
     @cached_property
@@ -114,6 +119,15 @@ class Answers:
         aside = questions_aside(questions, share, seed, by, ~self.pseudo)
         return Chosen(~aside, aside & ~self.pseudo)
 
+    def drawn(self, chosen: Chosen, seed: int) -> tuple[Ints, tuple[MixPart, ...]]:
+        """Return how often each conversation is learned in an epoch, int64, shape [N], and what became of the shares.
+
+        Raises:
+            RecipeError: more samples are asked for than there are rows.
+        """
+        sizes = [len(part) for part in self.parts]
+        return times_drawn(chosen.train, self.names, self.hashes, sizes, self.shares, seed)
+
     def encoded(self, encoder: Encoder, chat_format: ChatFormat) -> tuple[Chained[Example], npt.NDArray[np.int64]]:
         """Return the examples of all conversations, and for each example the number of its conversation."""
         pairs = zip(self.hashes, self.parts, strict=True)
@@ -131,20 +145,41 @@ class Pieces:
         examples: the pieces.
         documents: how many documents there are.
         cut: documents longer than a piece.
+        origins: number of the document that each piece is of, int64, shape [pieces].
+        sizes: how many documents each data set has.
     """
 
     examples: Sequence[Example]
     documents: int
     cut: int
+    origins: Ints
+    sizes: tuple[int, ...]
 
     @classmethod
     def of(cls, datasets: Sequence[Dataset], encoder: Encoder, document_format: DocumentFormat, length: int) -> Pieces:
         """Cut the documents of data sets."""
         tables = [encoder.documents(item.sha256, item.documents, document_format, length) for item in datasets]
         counts = [np.bincount(table.columns.origin) for table in tables]
-        return cls(
-            Chained(tables), sum(len(item.documents) for item in datasets), sum(int((c > 1).sum()) for c in counts)
-        )
+        sizes = tuple(len(item.documents) for item in datasets)
+        starts = np.cumsum([0, *sizes])
+        origins = [table.columns.origin + start for table, start in zip(tables, starts[:-1], strict=True)]
+        cut = sum(int((c > 1).sum()) for c in counts)
+        return cls(Chained(tables), sum(sizes), cut, np.concatenate(origins), sizes)
+
+
+def shares_of(recipe: Recipe) -> tuple[Share, ...]:
+    """Return how much of each data set of a recipe is learned, in the order of ``data.train``.
+
+    Raises:
+        RecipeError: a weight or a number of samples is given for what is not learned.
+    """
+    data = recipe.data
+    for field, named in (("weights", data.weights), ("samples", data.samples)):
+        unknown = next((name for name in named if name not in data.train), None)
+        if unknown is not None:
+            known = ", ".join(data.train)
+            raise RecipeError("versions.not_learned", f"data.{field}", name=unknown, known=known)
+    return tuple(Share(data.weights.get(name, 1.0), data.samples.get(name)) for name in data.train)
 
 
 def documents_of(library: DatasetLibrary, datasets: Sequence[DatasetRef], most: int | None) -> list[Dataset]:

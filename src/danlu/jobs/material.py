@@ -20,6 +20,7 @@ from danlu.data.encoded import Encoder
 from danlu.data.examples import Example
 from danlu.data.holdout import asked_in_both
 from danlu.data.judged import PreferenceSplit, encode_labels, encode_pairs, split_preferences
+from danlu.data.mixture import MixPart, times_drawn
 from danlu.data.preferences import Preference
 from danlu.data.sequences import Selected
 from danlu.data.split import Split, normalise
@@ -29,7 +30,7 @@ from danlu.errors import DataError
 from danlu.evaluation.openings import Opening, openings_from
 from danlu.evaluation.probes import Probe, probes_from, read_probes
 from danlu.hardware import Machine
-from danlu.jobs.gathered import Answers, Chosen, Pieces, documents_of
+from danlu.jobs.gathered import Answers, Chosen, Pieces, documents_of, shares_of
 from danlu.jobs.pseudo import pseudo_notices, require_measurable
 from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
@@ -68,6 +69,7 @@ class Material:
         split: the conversations behind the examples, of pairs those with the chosen answers; none of plain texts.
         document_format: how documents are written; None for conversations.
         openings: beginnings of texts to go on with; none of conversations.
+        mix: how much of each data set is learned in an epoch.
     """
 
     chat_format: ChatFormat
@@ -77,6 +79,7 @@ class Material:
     split: Split = _NO_SPLIT
     document_format: DocumentFormat | None = None
     openings: Sequence[Opening] = ()
+    mix: tuple[MixPart, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -131,16 +134,19 @@ def decide_material(
         if aside is not None:
             kept = Pieces.of(documents_of(library, [aside], most), encoder, document_format, length).examples
         parts = _text_split(pieces.examples, kept, float(holdout.value or 0), seed)
-        made = _of_texts(chat_format, document_format, pieces, parts, length, seed)
+        parts, mix = _mixed_texts(parts, pieces, datasets, recipe)
+        made = replace(_of_texts(chat_format, document_format, pieces, parts, length, seed), mix=mix)
         return Decided(made, holdout, () if aside is None else _copied_texts(parts, aside.name))
     if recipe.objective in PREFERENCES:
-        preferences = _preferences(library, datasets, recipe)
+        preferences, sizes = _preferences(library, datasets, recipe)
         holdout = decide_holdout(recipe, len(preferences))
         answers = [answer for item in preferences for answer in item.answers]
         reasoned = sum(answer.reasoned for answer in answers)
         chat_format, notices = decide_thinking(chat_format, reasoned, len(answers), recipe.thinking)
         judged = split_preferences(preferences, float(holdout.value or 0), seed)
-        return Decided(_of_preferences(chat_format, judged, recipe.objective, datasets[0].name), holdout, notices)
+        judged, mix = _mixed_preferences(judged, preferences, sizes, datasets, recipe)
+        made = replace(_of_preferences(chat_format, judged, recipe.objective, datasets[0].name), mix=mix)
+        return Decided(made, holdout, notices)
     read = Answers.of(library, datasets, recipe)
     if read.left_out and not read.conversations:
         raise DataError("data.none_accepted", datasets[0].name, rows=read.left_out)
@@ -149,12 +155,12 @@ def decide_material(
     chat_format, notices = decide_thinking(chat_format, read.reasoned, len(read.conversations), recipe.thinking)
     if aside is None:
         chosen = read.split(float(holdout.value or 0), seed)
-        made = _of_conversations(chat_format, encoder, read, chosen)
+        made = _of_conversations(chat_format, encoder, read, chosen, seed)
     else:
         opened = library.open_version(aside.name, aside.version)
         require_measurable(opened)
         chosen = read.everything
-        made = _of_conversations(chat_format, encoder, read, chosen, Answers.of(library, [aside], recipe))
+        made = _of_conversations(chat_format, encoder, read, chosen, seed, Answers.of(library, [aside], recipe))
         notices = (*notices, *_copied_questions(made.split, aside.name))
     learned = Selected(read.conversations, np.flatnonzero(chosen.train & read.pseudo))
     notices = (*notices, *pseudo_notices(int(read.pseudo.sum()), learned, read.left_out))
@@ -197,7 +203,7 @@ def planned_material(
         aside, kept = plan.holdout_dataset, None
         if aside is not None:
             kept = Pieces.of(documents_of(library, [aside], most), encoder, document_format, length).examples
-        parts = _text_split(pieces.examples, kept, share, seed)
+        parts, _ = _mixed_texts(_text_split(pieces.examples, kept, share, seed), pieces, plan.datasets, recipe)
         made = _of_texts(chat_format, document_format, pieces, parts, length, seed)
         if other is None:
             return made
@@ -205,7 +211,9 @@ def planned_material(
         openings = openings_from(theirs, document_format, _OPENINGS_MADE, seed)
         return replace(made, heldout=fill(theirs, length), openings=openings)
     if plan.objective in PREFERENCES:
-        judged = split_preferences(_preferences(library, plan.datasets, recipe), share, seed, plan.holdout_by)
+        preferences, sizes = _preferences(library, plan.datasets, recipe)
+        judged = split_preferences(preferences, share, seed, plan.holdout_by)
+        judged, _ = _mixed_preferences(judged, preferences, sizes, plan.datasets, recipe)
         if other is not None:
             judged = PreferenceSplit(judged.train, other.preferences)
         return _of_preferences(chat_format, judged, plan.objective, plan.datasets[0].name)
@@ -214,7 +222,7 @@ def planned_material(
     if other is not None:
         require_measurable(other)
         measured = Answers((other.conversations,), (other.sha256,), learn=recipe.data.learn)
-    return _of_conversations(chat_format, encoder, read, read.split(share, seed, plan.holdout_by), measured)
+    return _of_conversations(chat_format, encoder, read, read.split(share, seed, plan.holdout_by), seed, measured)
 
 
 def chat_format_of(tokenizer: Path, system: str, thinking: Thinking) -> ChatFormat:
@@ -247,14 +255,21 @@ def _written_by_people(conversations: Sequence[Conversation]) -> Sequence[Conver
 
 
 def _of_conversations(
-    chat_format: ChatFormat, encoder: Encoder, read: Answers, chosen: Chosen, measured: Answers | None = None
+    chat_format: ChatFormat,
+    encoder: Encoder,
+    read: Answers,
+    chosen: Chosen,
+    seed: int,
+    measured: Answers | None = None,
 ) -> Material:
     """Encode what was read, and choose from it; ``measured`` is measured on instead of what was kept aside."""
     if not chosen.train.any():
         raise DataError("data.no_rows", read.names[0] if read.names else "")
     examples, origins = read.encoded(encoder, chat_format)
-    train, aside = (Selected(examples, np.flatnonzero(part[origins])) for part in (chosen.train, chosen.holdout))
-    split = Split(*(Selected(read.conversations, np.flatnonzero(part)) for part in (chosen.train, chosen.holdout)))
+    times, mix = read.drawn(chosen, seed)
+    train = Selected(examples, np.repeat(np.arange(len(origins)), times[origins]))
+    aside = Selected(examples, np.flatnonzero(chosen.holdout[origins]))
+    split = Split(*(Selected(read.conversations, np.flatnonzero(part)) for part in (times, chosen.holdout)))
     heldout: Sequence[Example] = aside
     if measured is not None:
         heldout, _ = measured.encoded(encoder, chat_format)
@@ -265,7 +280,7 @@ def _of_conversations(
         holdout=len(split.holdout),
         tokens=count_tokens(train),
     )
-    return Material(chat_format, train, heldout, facts, split)
+    return Material(chat_format, train, heldout, facts, split, mix=mix)
 
 
 def _of_preferences(chat_format: ChatFormat, judged: PreferenceSplit, objective: str, name: str) -> Material:
@@ -311,7 +326,23 @@ def _of_texts(
 
 
 def _text_split(pieces: Sequence[Example], kept: Sequence[Example] | None, share: float, seed: int) -> PieceSplit:
-    return split_pieces(pieces, share, seed) if kept is None else PieceSplit(pieces, kept)
+    if kept is None:
+        return split_pieces(pieces, share, seed)
+    return PieceSplit(Selected(pieces, np.arange(len(pieces))), kept)
+
+
+def _mixed_texts(
+    split: PieceSplit, pieces: Pieces, datasets: Sequence[DatasetRef], recipe: Recipe
+) -> tuple[PieceSplit, tuple[MixPart, ...]]:
+    """Return the pieces to learn as often as their documents are learned; a document may be measured on in part."""
+    shares = shares_of(recipe)
+    names, hashes = [item.name for item in datasets], [item.sha256 for item in datasets]
+    numbers = split.train.numbers if isinstance(split.train, Selected) else np.arange(len(split.train))
+    origins = pieces.origins[numbers]
+    may = np.zeros(pieces.documents, dtype=np.bool_)
+    may[origins] = True
+    times, mix = times_drawn(may, names, hashes, pieces.sizes, shares, recipe.train.seed)
+    return replace(split, train=Selected(pieces.examples, np.repeat(numbers, times[origins]))), mix
 
 
 def _copied_questions(split: Split, name: str) -> tuple[Notice, ...]:
@@ -329,6 +360,26 @@ def _copies(count: int, rows: int, name: str) -> tuple[Notice, ...]:
     return (Notice(code=_COPIES, params={"count": count, "rows": rows, "name": name}),) if count else ()
 
 
-def _preferences(library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe) -> list[Preference]:
+def _preferences(
+    library: DatasetLibrary, datasets: Sequence[DatasetRef], recipe: Recipe
+) -> tuple[list[Preference], list[int]]:
+    """Return the judged answers of versions, and how many there are of each."""
     most = recipe.data.max_samples
-    return [item for ref in datasets for item in library.open_version(ref.name, ref.version).preferences[:most]]
+    parts = [library.open_version(ref.name, ref.version).preferences[:most] for ref in datasets]
+    return [item for part in parts for item in part], [len(part) for part in parts]
+
+
+def _mixed_preferences(
+    judged: PreferenceSplit,
+    preferences: Sequence[Preference],
+    sizes: Sequence[int],
+    datasets: Sequence[DatasetRef],
+    recipe: Recipe,
+) -> tuple[PreferenceSplit, tuple[MixPart, ...]]:
+    """Return the judged answers to learn as often as they are learned in an epoch."""
+    learned = {id(item) for item in judged.train}
+    may = np.array([id(item) in learned for item in preferences], dtype=np.bool_)
+    names, hashes = [item.name for item in datasets], [item.sha256 for item in datasets]
+    times, mix = times_drawn(may, names, hashes, sizes, shares_of(recipe), recipe.train.seed)
+    pairs = zip(preferences, times.tolist(), strict=True)
+    return replace(judged, train=tuple(item for item, count in pairs for _ in range(count))), mix

@@ -22,6 +22,7 @@ from danlu.data.datasets import DatasetLibrary, require_kind
 from danlu.data.encode import require_fitting
 from danlu.data.examples import Example
 from danlu.data.manifest import DatasetManifest
+from danlu.data.mixture import MixPart
 from danlu.data.reading import Reading
 from danlu.data.split import Split
 from danlu.errors import ModelError
@@ -32,6 +33,7 @@ from danlu.hardware import Machine, inspect_machine, physical_cores
 from danlu.i18n import t
 from danlu.jobs.continuing import Start, find_start, fit_recipe, keep_start, kept_start, require_base
 from danlu.jobs.encoding import encoder_of
+from danlu.jobs.gathered import shares_of
 from danlu.jobs.material import Decided, Material, decide_material, planned_material, probes_of
 from danlu.jobs.messages import (
     Note,
@@ -56,7 +58,7 @@ from danlu.models.versions import DatasetRef
 from danlu.planning.devices import decide_devices
 from danlu.planning.estimate import predict
 from danlu.planning.form import decide_form
-from danlu.planning.plan import Notice, Plan, make_plan, with_probed_rate
+from danlu.planning.plan import MixedData, Notice, Plan, make_plan, with_probed_rate
 from danlu.planning.probe import probe_rate
 from danlu.planning.requirements import require_built
 from danlu.planning.rules import disk_needed
@@ -126,6 +128,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
     home.make()
     start = find_start(home, recipe)
     recipe = fit_recipe(recipe, start)
+    shares_of(recipe)  # a mistake is said before data are read
     library = DatasetLibrary(home.datasets)
     with stage(tell, "data", "jobs.stage_data"):
         reading = Reading(fill=recipe.data.fill)
@@ -153,6 +156,7 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
             template = fit_template(base.path, run.path / "tokenizer", recipe.chat_template)
             decided = decide_material(recipe, base, machine, library, encoder, datasets, measured, run.tokenizer)
             plan = _decide(recipe, base, machine, datasets, decided, measured, start, run)
+            plan = plan.model_copy(update={"notices": (*plan.notices, *_left_out([*manifests, *unlabelled]))})
             plan = decide_form(plan, recipe, template, can_think=decided.material.chat_format.can_think)
             plan = plan.model_copy(update={"unlabelled": tuple(_ref(item) for item in unlabelled)})
             material = with_texts(decided.material, plan, recipe, library, encoder)
@@ -209,6 +213,7 @@ def _decide(
         update={
             "settings": plan.settings.model_copy(update={"new_token_ids": tuple(ids)}),
             "base_fingerprint": fingerprint(base.path),
+            "mix": _mix(datasets, material.mix),
             "continued_from": None if start is None else start.origin,
             "new_tokens": recipe.new_tokens,
             "notices": (*plan.notices, *more),
@@ -307,6 +312,37 @@ def load_base(base: ModelFolder, run: RunFolder, plan: Plan, *, whole: bool = Fa
     if plan.new_tokens:
         begin_as_means(model, pieces_of(base.path, run.tokenizer or base.path, plan.new_tokens))
     return model
+
+
+def _mix(datasets: Sequence[DatasetRef], parts: Sequence[MixPart]) -> tuple[MixedData, ...]:
+    """Return how much of each data set is learned in an epoch; nothing where one is learned as it is."""
+    if len(parts) < 2 and all(part.share.plain for part in parts):
+        return ()
+    whole = sum(part.drawn for part in parts)
+    return tuple(
+        MixedData(
+            name=ref.name,
+            version=ref.version,
+            rows=part.rows,
+            weight=part.share.weight,
+            samples=part.share.samples,
+            drawn=part.drawn,
+            share=part.drawn / whole,
+        )
+        for ref, part in zip(datasets, parts, strict=True)
+    )
+
+
+def _left_out(manifests: Sequence[DatasetManifest]) -> tuple[Notice, ...]:
+    """Say which rows of files were left out when they were registered."""
+    return tuple(
+        Notice(
+            code="versions.notice_left_out",
+            params={"name": item.name, "count": sum(item.unusable.values()), "rows": item.rows},
+        )
+        for item in manifests
+        if item.unusable
+    )
 
 
 def _ref(manifest: DatasetManifest) -> DatasetRef:

@@ -96,6 +96,30 @@ class DataSummary(BaseModel):
     pieces: int | None = None
 
 
+class MixedData(BaseModel):
+    """How much of a data set is learned in an epoch, beside others or by a weight.
+
+    Attributes:
+        name: the data set.
+        version: its version.
+        rows: rows that may be learned, without those that are measured on.
+        weight: how often each is learned.
+        samples: so many of them are taken; None for all.
+        drawn: rows that are learned in an epoch, each as often as it is learned.
+        share: how much of an epoch that is, 0 to 1.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    name: str
+    version: str
+    rows: int
+    weight: float
+    samples: int | None
+    drawn: int
+    share: float
+
+
 class Together(BaseModel):
     """Several processes that train together.
 
@@ -142,6 +166,7 @@ class Plan(BaseModel):
     holdout_by: HoldoutBy = "question"
     learn: Literal["all", "last"] = "all"
     chat_template: str | None = None
+    mix: tuple[MixedData, ...] = ()
 
 
 class Decider:
