@@ -82,7 +82,7 @@ def test_a_run_says_how_data_are_mixed_and_the_version_it_needs_is_kept_unless_i
     danlu("data", "add", write_json_rows(tmp_path / "b.json", question_rows(9)), "--name", "numbers")
     old = f"numbers@{made['version']}"
     told = danlu("train", *words(material[0], old, "data.holdout=0", f"data.weights={{{old}: 2}}")).err
-    assert "numbers: 1 rows of its file could not be used" in told
+    assert "left out when it was registered: 1 (12 are left)" in " ".join(told.split())
     assert "rows per epoch" in told
     assert re.search(r"numbers +12 +2 +24 +100\.0%", told)
     (run,) = danlu("data", "versions", old, "--json").json["versions"][0]["runs"]
@@ -94,3 +94,10 @@ def test_a_run_says_how_data_are_mixed_and_the_version_it_needs_is_kept_unless_i
     danlu("data", "remove", f"numbers@{newest}")
     danlu("data", "remove", old, "--force")
     assert danlu("data", "list", "--json").json == {"datasets": []}
+
+
+def test_a_repaired_copy_of_a_version_says_which_version_was_repaired(danlu, two, tmp_path):
+    copy = tmp_path / "copy.jsonl"
+    danlu("data", "repair", f"numbers@{two[0]['version']}", "--out", copy)
+    danlu("data", "add", copy, "--name", "mended")
+    assert f"repaired from numbers@{two[0]['version']}" in danlu("data", "versions", "mended").out

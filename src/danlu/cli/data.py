@@ -1,4 +1,4 @@
-"""``danlu data``: add, check, show, list, remove."""
+"""``danlu data``: add, check, repair, show, list, diff, versions, remove."""
 
 from __future__ import annotations
 

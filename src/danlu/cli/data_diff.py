@@ -29,8 +29,8 @@ _Values = Mapping[str, JsonValue]
 
 def diff(
     name: Annotated[str, typer.Argument(metavar="NAME|FILE", help=t("versions.arg_diff"))],
-    old: Annotated[str | None, typer.Argument(metavar="[OLD|FILE]", help=t("versions.arg_old"))] = None,
-    new: Annotated[str | None, typer.Argument(metavar="[NEW]", help=t("versions.arg_new"))] = None,
+    old: Annotated[str | None, typer.Argument(metavar="OLD|FILE", help=t("versions.arg_old"))] = None,
+    new: Annotated[str | None, typer.Argument(metavar="NEW", help=t("versions.arg_new"))] = None,
     full: Annotated[bool, typer.Option("--full", help=t("versions.opt_full"))] = False,
     home: HomeOption = None,
     as_json: JsonOption = False,

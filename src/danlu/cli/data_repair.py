@@ -35,7 +35,8 @@ def repair(
         raise UsageError("checks.repair_where")
     if out is not None and (out.exists() or out.suffix != ".jsonl"):
         raise UsageError("checks.repair_exists" if out.exists() else "checks.repair_suffix", str(out))
-    source = DatasetLibrary(home_of(home).datasets).source_of(file)
+    library = DatasetLibrary(home_of(home).datasets)
+    source, pinned = library.source_of(file), library.pinned(file)
     wanted = repairs_named(only) if only else USUAL
     log = RepairLog()
     rows = repaired(source, source.family(), wanted, log)
@@ -50,7 +51,7 @@ def repair(
         finally:
             partial.unlink(missing_ok=True)
         done = {
-            "source": source.path.name,
+            "source": source.path.name if pinned is None else f"{pinned.name}@{pinned.version}",
             "sha256": sha256_of(source.path) if source.path.is_file() else None,
             "read": log.read,
             "written": log.written,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from types import TracebackType
 from typing import Self
 
@@ -223,11 +224,14 @@ def _mix(plan: Plan) -> Table:
     table.add_column(t("versions.mix_name"), overflow="fold")
     for key in ("rows", "weight", "drawn", "share"):
         table.add_column(t(f"versions.mix_{key}"), justify="right")
+    names = Counter(item.name for item in plan.mix)
     for item in plan.mix:
+        # Two versions of one data set are told apart.
+        name = item.name if names[item.name] == 1 else f"{item.name}@{item.version}"
         weight = f"{item.weight:g}"
         if item.samples is not None:
             weight = t("versions.mix_samples", samples=item.samples, weight=weight)
-        table.add_row(escape(item.name), str(item.rows), weight, str(item.drawn), f"{item.share:.1%}")
+        table.add_row(escape(name), str(item.rows), weight, str(item.drawn), f"{item.share:.1%}")
     return table
 
 

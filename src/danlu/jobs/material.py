@@ -162,7 +162,8 @@ def decide_material(
         chosen = read.everything
         made = _of_conversations(chat_format, encoder, read, chosen, seed, Answers.of(library, [aside], recipe))
         notices = (*notices, *_copied_questions(made.split, aside.name))
-    learned = Selected(read.conversations, np.flatnonzero(chosen.train & read.pseudo))
+    times, _ = read.drawn(chosen, seed)
+    learned = Selected(read.conversations, np.flatnonzero((times > 0) & read.pseudo))
     notices = (*notices, *pseudo_notices(int(read.pseudo.sum()), learned, read.left_out))
     return Decided(made, holdout, notices)
 
