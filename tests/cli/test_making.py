@@ -165,7 +165,7 @@ def test_on_a_terminal_each_row_is_shown_and_a_decision_is_kept_at_once(danlu, t
         tmp_path / "made.jsonl", [row | {"instruction": f"Tea {n}?", "made": made} for n in range(5)]
     )
     keys = iter("yxnseq")
-    monkeypatch.setattr("danlu.cli.data_review.click.getchar", lambda echo: next(keys))
+    monkeypatch.setattr("danlu.cli.data_review.typer.getchar", lambda echo: next(keys))
     monkeypatch.setattr("danlu.cli.data_review.sys.stdin.isatty", lambda: True, raising=False)
     said = iter(["Which tea?", "Oolong, of course."])
     monkeypatch.setattr("danlu.cli.data_review.typer.prompt", lambda *_, **__: next(said))

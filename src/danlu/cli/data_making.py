@@ -159,7 +159,10 @@ def expand(
         raise DataError("making.nothing_to_do", file)
     way.require_leave(len(rows))
     made = _make(way, planned.tasks, Judge(item.question for item in rows))
-    left_alone = {"several_turns": planned.several_turns, "with_tools": planned.with_tools}
+    left_alone = {
+        "several_turns": planned.several_turns, "with_tools": planned.with_tools, "reasoned": planned.reasoned,
+        "made_already": planned.made,
+    }  # fmt: skip
     _tell(way, made, left_alone, as_json=as_json)
 
 
@@ -274,7 +277,10 @@ def _decline_answer(rows: Sequence[Conversation], count: int, given: str | None,
 
 
 def _say_left_alone(planned: RowTasks) -> None:
-    for key, count in (("making.several_turns", planned.several_turns), ("making.with_tools", planned.with_tools)):
+    for key, count in (
+        ("making.several_turns", planned.several_turns), ("making.with_tools", planned.with_tools),
+        ("making.reasoned", planned.reasoned), ("making.made_already", planned.made),
+    ):  # fmt: skip
         if count:
             console.print(t(key, count=count), soft_wrap=True)
 

@@ -6,7 +6,6 @@ import sys
 from pathlib import Path
 from typing import Annotated, Any
 
-import click
 import typer
 from rich.markup import escape
 from rich.panel import Panel
@@ -80,7 +79,7 @@ def _ask(reviewed: Reviewed) -> None:
         key = ""
         while key not in set(_KEYS):
             console.print(t("making.keys"), end=" ")
-            key = click.getchar(echo=False).casefold()
+            key = typer.getchar(echo=False).casefold()
             console.print(escape(key))
         if key == "q":
             return

@@ -57,6 +57,7 @@ _SCORES: Final = frozenset({"samples", "agreement", "confidence", "doubt"}) | MA
 REPAIRS: Final = {
     "data.duplicate": "copies", "checks.mojibake": "mojibake", "checks.invisible": "invisible", "checks.html": "html",
     "checks.email": "private", "checks.phone": "private", "checks.id_number": "private", "checks.card": "private",
+    "checks.iban": "private",
     "checks.secret": "private", "checks.password": "private",
 }  # fmt: skip
 Progress = Callable[[int, int, int], None]

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 
 from danlu.data.conversations import Conversation
@@ -115,8 +117,10 @@ def test_every_row_of_one_turn_gets_its_tasks_and_the_others_are_counted():
         conversation(("user", "a"), ("assistant", "b"), ("user", "c"), ("assistant", "d"), row=3),
         conversation(("user", "Rain?"), ("assistant", "No."), row=4, tools='[{"name": "x"}]'),
     ]
+    rows.append(Conversation((*rows[0].messages[1:-1], Message("assistant", "Tea.", "I think.")), (False, True), 5, 5))
+    rows.append(replace(rows[0], row=6, pseudo=True))
     made = tasks_of_rows(rows, Wanted(3, 1, 7), usual_decline(rows))
-    assert (made.several_turns, made.with_tools) == (1, 1)
+    assert (made.several_turns, made.with_tools, made.reasoned, made.made) == (1, 1, 1, 1)
     counted = [(item.kind, item.of, item.wanted) for item in made.tasks]
     assert counted == [
         ("paraphrase", 1, 3), ("variation", 1, 1), ("paraphrase", 2, 3), ("variation", 2, 1),

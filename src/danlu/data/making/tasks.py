@@ -15,6 +15,7 @@ import regex
 from danlu.data.checks.content import DECLINES
 from danlu.data.conversations import Conversation
 from danlu.data.making.passages import Passage
+from danlu.models.chat_format import THINK_CLOSE
 from danlu.models.messages import Message
 
 MadeKind = Literal["paraphrase", "variation", "decline", "draft"]
@@ -122,11 +123,15 @@ class RowTasks:
         tasks: the tasks.
         several_turns: rows that are left alone because they have more than one turn.
         with_tools: rows that are left alone because tools are called in them.
+        reasoned: rows that are left alone because their answers carry reasoning, which would be lost.
+        made: rows that are left alone because a model has made them.
     """
 
     tasks: list[Task] = field(default_factory=list)
     several_turns: int = 0
     with_tools: int = 0
+    reasoned: int = 0
+    made: int = 0
 
 
 def language_of(text: str) -> Literal["zh", "en"]:
@@ -145,7 +150,8 @@ def tasks_of_rows(conversations: Sequence[Conversation], wanted: Wanted, decline
     """Return what is to be written for rows: other questions, other answers, and questions to be declined.
 
     Args:
-        conversations: the rows; those with more than one turn, or with tools, are left alone and counted.
+        conversations: the rows; those with more than one turn, with tools or with reasoning, and those that a model
+            has made, are left alone and counted.
         wanted: how many.
         decline: the answer to questions that are declined; None asks for none of them.
     """
@@ -154,6 +160,10 @@ def tasks_of_rows(conversations: Sequence[Conversation], wanted: Wanted, decline
     for item in conversations:
         if item.tools or any(message.role == "tool" or message.tool_calls for message in item.messages):
             made.with_tools += 1
+        elif item.pseudo:
+            made.made += 1
+        elif any(message.reasoning for message in item.messages) or THINK_CLOSE in item.answer:
+            made.reasoned += 1
         elif sum(message.role == "user" for message in item.messages) != 1:
             made.several_turns += 1
         else:
