@@ -129,3 +129,16 @@ def test_rows_that_are_too_long_are_refused_by_number_and_never_cut():
 )
 def test_an_example_knows_how_much_of_it_is_learned(learn, supervised):
     assert Example((9,) * len(learn), learn, 1).supervised == supervised
+
+
+def test_in_a_folder_each_problem_names_its_file(tmp_path):
+    folder = tmp_path / "set"
+    folder.mkdir()
+    bad = {"instruction": "", "output": "x"}
+    write_json_rows(folder / "a.json", [{"instruction": "Tea?", "output": "Oolong."}] * 2)
+    write_json_rows(folder / "b.json", [{"instruction": "Cake?", "output": "Plum."}, bad])
+    report = check_file(folder)
+    assert [(item.file, item.row) for item in report.problems if item.severity == "error"] == [("b.json", 4)]
+    assert {item.file for item in report.problems if item.row == 2} == {"a.json"}, "the copy"
+    alone = check_file(folder / "b.json")
+    assert {item.file for item in alone.problems} == {""}

@@ -94,7 +94,9 @@ def _print_group(report: DataReport, group: ProblemGroup) -> None:
     ]:
         results.print(f"{sign} {escape(message)}", soft_wrap=True)
         results.print(f"    [dim]{escape(fix)}[/dim]", soft_wrap=True)
-    rows = ", ".join(f"{problem.row} ({problem.line})" for problem in some[:_SHOWN] if problem.row)
+    rows = ", ".join(
+        f"{escape(problem.file)} {problem.row} ({problem.line})".strip() for problem in some[:_SHOWN] if problem.row
+    )
     if rows:
         more = " …" if group.count > _SHOWN else ""
         results.print("    " + t("cli.at_rows", rows=rows + more, count=group.count), soft_wrap=True)

@@ -142,7 +142,10 @@ def check_source(
         rows=state.rows,
         usable=state.usable,
         verdict=_verdict(state),
-        problems=state.findings.problems,
+        problems=[
+            problem.model_copy(update={"file": stream.facts.file_of(problem.row)})
+            for problem in state.findings.problems
+        ],
         groups=state.findings.groups,
         tokens=_tokens(state),
         duplicates=copies,

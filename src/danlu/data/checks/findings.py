@@ -20,7 +20,7 @@ _ORDER: Final[tuple[Severity, ...]] = ("error", "warning", "info")
 
 
 class DataProblem(BaseModel):
-    """One problem of one row, or of the file (row 0)."""
+    """One problem of a row, or of the file (row 0); ``file`` is the row's own in a folder or an archive, or empty."""
 
     model_config = ConfigDict(frozen=True)
 
@@ -31,6 +31,7 @@ class DataProblem(BaseModel):
     field: str | None
     message: str
     fix: str
+    file: str = ""
 
 
 class ProblemGroup(BaseModel):

@@ -65,6 +65,15 @@ class FileFacts:
         """The kinds that were read and their encodings as people write them, each pair once."""
         return tuple(dict.fromkeys((member.kind, member.shown_encoding) for member in self.members))
 
+    def file_of(self, row: int) -> str:
+        """Return the file within a folder or an archive that a row comes from, by its number; empty for row 0."""
+        last = 0
+        for member in self.members if row else ():
+            last += member.rows
+            if row <= last:
+                return member.name
+        return ""
+
     def notices(self) -> list[str]:
         """Say what people may not expect: another encoding than UTF-8, an unlike name, files that were passed over.
 
