@@ -12,7 +12,7 @@ TORCH_FLAGS := $(if $(TORCH_INDEX),--index-url $(TORCH_INDEX),)
 
 WEB_SOURCES := $(shell find web -type f -not -path '*/node_modules/*' -not -path '*/dist/*' 2>/dev/null)
 
-.PHONY: help run up test lint web docs bench clean install dev browser
+.PHONY: help run up test lint python-lint web-lint web-test web docs bench clean install dev browser
 
 help: ## list the targets
 	@grep -E '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/'
@@ -48,18 +48,28 @@ run: install web ## install, build, and do the main job: danlu quickstart
 up: install web ## start the web application, the API and the chat
 	$(BIN)/danlu up $(ARGS)
 
-lint: dev web ## ruff, mypy, import-linter, ESLint, vue-tsc
+lint: python-lint web-lint ## ruff, mypy, import-linter, ESLint, vue-tsc
+
+python-lint: dev
 	$(BIN)/ruff check src tests bench scripts
 	$(BIN)/ruff format --check src tests bench scripts
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+web-lint: web
 	cd web && npm run --silent lint && npm run --silent typecheck
+
+web-test: web
+	cd web && npm run --silent test && npm run --silent size
 
 docs: dev ## build the manual; a warning is an error
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet
 
-test: dev web browser lint docs ## every check and every test
-	cd web && npm run --silent test && npm run --silent size
+# Two at a time: installing waits for the network, and most checks use one core. pytest comes alone, on all cores.
+test: ## every check and every test
+	@$(PYTHON) scripts/require.py node
+	@$(MAKE) --no-print-directory -j2 dev web browser
+	@$(MAKE) --no-print-directory -j2 lint docs web-test
 	$(BIN)/python -m pytest -n $(WORKERS) $(ARGS)
 
 bench: install ## compare with other programs (takes long; see bench/README.md)

@@ -87,10 +87,15 @@ class WordPrompts:
     stop_ids = frozenset({0})
     stop_strings: tuple[str, ...] = ()
 
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
+    call_syntax = None
+
+    def text_ids(self, text: str) -> list[int]:
+        return [1] * len(text)
+
+    def prompt_ids(self, messages: Sequence[Message], tools: str = "") -> list[int]:
         return [1] * sum(len(message.content) for message in messages)
 
-    def opens_thinking(self, messages: Sequence[Message]) -> bool:
+    def opens_thinking(self, messages: Sequence[Message], tools: str = "") -> bool:
         return False
 
 

@@ -123,10 +123,11 @@ def test_a_think_block_that_the_template_opens_is_reasoning(
         """The same prompts, declared to end inside a think block."""
 
         stop_ids, stop_strings = prompts.stop_ids, prompts.stop_strings
-        prompt_ids = staticmethod(prompts.prompt_ids)
+        prompt_ids, text_ids = staticmethod(prompts.prompt_ids), staticmethod(prompts.text_ids)
+        call_syntax = prompts.call_syntax
 
         @staticmethod
-        def opens_thinking(_: Any) -> bool:
+        def opens_thinking(*_: Any) -> bool:
             return True
 
     async def ask() -> tuple[str, str, Any]:

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Final, Protocol
 from danlu.errors import ModelError
 from danlu.i18n import t
 from danlu.models.base_template import TemplateName, give_template
+from danlu.models.call_syntax import CallSyntax, example, syntax_of
 from danlu.models.chat_template import THINK_CLOSE, THINK_OPEN, ChatTemplate, excerpt, with_thoughts, without_thoughts
 from danlu.models.control_tokens import ControlTokens, Text
 from danlu.models.messages import Message
@@ -30,10 +31,10 @@ from danlu.models.versions import Thinking
 if TYPE_CHECKING:
     from transformers import PreTrainedTokenizerBase
 
-__all__ = ["THINK_CLOSE", "THINK_OPEN", "ChatFormat", "Learnable", "Rendered"]
+__all__ = ["CLOSE_EMPTY_BLOCK", "THINK_CLOSE", "THINK_OPEN", "ChatFormat", "Learnable", "Rendered"]
 
 # What ends an opened, empty block in the form that Qwen3 and the R1 distils write it.
-_CLOSE_EMPTY_BLOCK: Final = "\n" + THINK_CLOSE + "\n\n"
+CLOSE_EMPTY_BLOCK: Final = "\n" + THINK_CLOSE + "\n\n"
 _MARK: Final = "\u2063danlu\u2063"
 
 
@@ -145,6 +146,26 @@ class ChatFormat:
         """Say whether the prompt ends inside an open think block, so that the answer will only close it."""
         return self.prompt_text(messages, tools).rstrip().endswith(THINK_OPEN)
 
+    def text_ids(self, text: str) -> list[int]:
+        """Return the token ids of a text that continues a prompt; marks in it are tokens."""
+        return self._ids(text)
+
+    @cached_property
+    def call_syntax(self) -> CallSyntax | None:
+        """How the template writes calls of tools; None when it writes none, or in a form that is not known."""
+        once, twice = self._written_calls(1), self._written_calls(2)
+        return None if once is None else syntax_of(once, twice)
+
+    def _written_calls(self, number: int) -> str | None:
+        messages, declared = example(number)
+        for tools in (declared, ""):  # some write calls but no list of tools (R1's distils)
+            try:
+                answer = self._turn_text(messages, tools).answer.text
+                return answer.removesuffix(self.end_of_turn).split(THINK_CLOSE)[-1]
+            except ModelError:
+                continue
+        return None
+
     @cached_property
     def template(self) -> ChatTemplate:
         """The chat template under the thinking policy."""
@@ -253,7 +274,7 @@ class ChatFormat:
     def _asked(self, messages: Sequence[Message], tools: str) -> str:
         text = self.template.render(messages, tools, ask=True)
         if self.thinking == "off" and text.rstrip().endswith(THINK_OPEN):
-            text = text.rstrip() + "\n" + _CLOSE_EMPTY_BLOCK
+            text = text.rstrip() + "\n" + CLOSE_EMPTY_BLOCK
         return text
 
     def _turn_text(self, messages: Sequence[Message], tools: str) -> TurnText:
@@ -282,12 +303,12 @@ class ChatFormat:
                     "templates.call_unplaced", turn=len(messages), name=message.tool_calls[0].name,
                     excerpt=excerpt(message),
                 )  # fmt: skip
-            return _CLOSE_EMPTY_BLOCK + called + end
+            return CLOSE_EMPTY_BLOCK + called + end
         content = with_thoughts(message).strip()
         if opens and THINK_CLOSE in content:
             content = content.removeprefix(THINK_OPEN).lstrip("\n")
         elif opens:  # a plain answer among reasoned ones: it closes the block that the prompt has opened
-            content = _CLOSE_EMPTY_BLOCK + content
+            content = CLOSE_EMPTY_BLOCK + content
         return content + end
 
     def _ids_of(self, texts: Sequence[Text]) -> list[list[int]]:

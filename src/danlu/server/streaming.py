@@ -13,15 +13,16 @@ from starlette.types import Send
 from danlu.errors import NotFoundError
 from danlu.server.services import Services
 from danlu.serving import api
+from danlu.serving.answering import Stream
 from danlu.serving.openai_wire import Json
 
-Call = Callable[[], Coroutine[Any, Any, Json | api.Stream]]
+Call = Callable[[], Coroutine[Any, Any, Json | Stream]]
 
 
 class EventStream(StreamingResponse):
     """A stream whose generator is closed at once when the reader is gone, not when memory is tidied up."""
 
-    def __init__(self, stream: api.Stream) -> None:
+    def __init__(self, stream: Stream) -> None:
         super().__init__(stream, media_type="text/event-stream", headers=dict(api.STREAM_HEADERS))
         self._stream = stream
 

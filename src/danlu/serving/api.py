@@ -3,7 +3,7 @@
 How the server's routes use it::
 
     try:
-        result = await api.chat_completions(registry, await request.body())
+        result = await api.chat_completions(registry, await request.body(), caller)
     except DanluError as error:                       # before the first byte: a real status code
         status, headers, body = api.error_response(error)
         return JSONResponse(body, status, headers)
@@ -19,91 +19,117 @@ Errors after the first byte arrive as a ``data: {"error": …}`` event, and the 
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncGenerator, Awaitable, Coroutine, Mapping
-from contextlib import aclosing
-from typing import Any, Final, Protocol, TypeVar
+from collections.abc import Awaitable, Coroutine, Mapping
+from dataclasses import replace
+from typing import Any, Final, TypeVar
 
 from danlu.errors import BusyError, DanluError
 from danlu.i18n import Language
 from danlu.serving import openai_wire as wire
-from danlu.serving.engine import Finish, GatewayEvent, GenerationRequest, Queued, TextPiece
-from danlu.serving.openai_wire import AnswerRequest, ChatCompletionRequest, CompletionRequest, Json
-from danlu.serving.registry import Entry, GatewayRegistry
+from danlu.serving.answer_request import AnswerRequest
+from danlu.serving.answering import Stream, answers
+from danlu.serving.anthropic_wire import MessageAnswers, MessagesRequest
+from danlu.serving.caller import Caller, QuotaError
+from danlu.serving.engine import Form, GenerationRequest
+from danlu.serving.formats import ChatAnswers, PlainAnswers, TextAnswers
+from danlu.serving.openai_requests import ChatCompletionRequest, CompletionRequest, EmbeddingsRequest, parse
+from danlu.serving.openai_wire import Json
+from danlu.serving.registry import GatewayRegistry
 
 STREAM_HEADERS: Final = {"Cache-Control": "no-cache", "X-Accel-Buffering": "no"}
+ANYONE: Final = Caller()
 Body = bytes | str | Mapping[str, Any]
-Stream = AsyncGenerator[bytes, None]
-Events = AsyncGenerator[GatewayEvent, None]
 T = TypeVar("T")
 
 
-class _Format(Protocol):
-    """How one route writes an answer."""
-
-    def piece(self, content: str, reasoning: str) -> bytes | None:
-        """Return the bytes of a piece of a stream."""
-        ...
-
-    def end(self, content: str, finish: Finish) -> list[bytes]:
-        """Return the last bytes of a stream."""
-        ...
-
-    def whole(self, content: str, reasoning: str, finish: Finish) -> Json:
-        """Return an answer that is not streamed."""
-        ...
-
-
-async def chat_completions(registry: GatewayRegistry, body: Body) -> Json | Stream:
+async def chat_completions(registry: GatewayRegistry, body: Body, caller: Caller = ANYONE) -> Json | Stream:
     """Answer ``POST /v1/chat/completions``.
 
     Raises:
         WireError: the request cannot be honoured (400).
+        ModelError: the model's template refuses the conversation (422).
         NotFoundError: no such model (404).
         TooLargeError: prompt beyond the context (413).
         BusyError: queue full (503 with ``Retry-After``).
         EngineError: the engine is down (502, 504).
     """
-    request = wire.parse(ChatCompletionRequest, body)
-    entry = registry.get(request.model)
-    generation = entry.served.request(tuple(item.message() for item in request.messages), request.overrides())
-    return await _answer(entry, generation, _Chat(entry.served.name, request.wants_usage()), stream=request.stream)
+    request = parse(ChatCompletionRequest, body)
+    entry = caller.pick(registry, request.model)
+    messages = tuple(item.message() for item in request.messages)
+    form, origin = request.form(), caller.origin(entry.served.name)
+    wanted = [
+        entry.served.request(messages, request.overrides(choice), form=form, origin=origin)
+        for choice in range(request.choices)
+    ]
+    written = ChatAnswers(entry.served.name, request.wants_usage(), form.top_logprobs)
+    return await answers(entry.gateway, wanted, written, stream=request.stream)
 
 
-async def completions(registry: GatewayRegistry, body: Body) -> Json | Stream:
-    """Answer ``POST /v1/completions``: the prompt goes to the model as it is. Errors as ``chat_completions``."""
-    request = wire.parse(CompletionRequest, body)
-    entry = registry.get(request.model)
-    prompt = request.single()
-    ids = await entry.gateway.encode(prompt) if isinstance(prompt, str) else prompt
-    generation = GenerationRequest(prompt_ids=ids, sampling=entry.served.sampling(request.overrides()))
-    return await _answer(entry, generation, _Text(entry.served.name, request.wants_usage()), stream=request.stream)
+async def completions(registry: GatewayRegistry, body: Body, caller: Caller = ANYONE) -> Json | Stream:
+    """Answer ``POST /v1/completions``: prompts go to the model as they are. Errors as ``chat_completions``."""
+    request = parse(CompletionRequest, body)
+    entry = caller.pick(registry, request.model)
+    prompts = request.prompts()
+    base = GenerationRequest(form=Form(top_logprobs=request.logprobs), origin=caller.origin(entry.served.name))
+    wanted: list[GenerationRequest] = []
+    for prompt in prompts:
+        ids = await entry.gateway.encode(prompt) if isinstance(prompt, str) else prompt
+        wanted += [
+            replace(base, prompt_ids=tuple(ids), sampling=entry.served.sampling(request.overrides(choice)))
+            for choice in range(request.choices)
+        ]
+    echoed = [prompt for prompt in prompts if isinstance(prompt, str)] if request.echo else []
+    written = TextAnswers(
+        entry.served.name, request.wants_usage(), request.logprobs, len(prompts),
+        [text for text in echoed for _ in range(request.choices)],
+    )  # fmt: skip
+    return await answers(entry.gateway, wanted, written, stream=request.stream)
 
 
-async def answer(registry: GatewayRegistry, body: Body) -> Json | Stream:
+async def messages(registry: GatewayRegistry, body: Body, caller: Caller = ANYONE) -> Json | Stream:
+    """Answer ``POST /v1/messages`` in Anthropic's format. Errors as ``chat_completions``."""
+    request = parse(MessagesRequest, body)
+    entry = caller.pick(registry, request.model)
+    wanted = entry.served.request(
+        request.conversation(), request.overrides(), form=request.form(), origin=caller.origin(entry.served.name)
+    )
+    return await answers(entry.gateway, [wanted], MessageAnswers(entry.served.name), stream=request.stream)
+
+
+async def answer(registry: GatewayRegistry, body: Body, caller: Caller = ANYONE) -> Json | Stream:
     """Answer ``/answer``; pass the JSON body of a POST or the query of a GET. Errors as ``chat_completions``."""
-    request = wire.parse(AnswerRequest, body)
-    entry = registry.get(request.assistant)
-    generation = entry.served.request(request.messages(), request.overrides())
-    return await _answer(entry, generation, _Plain(entry.served.name), stream=request.stream)
+    request = parse(AnswerRequest, body)
+    entry = caller.pick(registry, request.assistant)
+    wanted = entry.served.request(request.messages(), request.overrides(), origin=caller.origin(entry.served.name))
+    return await answers(entry.gateway, [wanted], PlainAnswers(entry.served.name), stream=request.stream)
 
 
-def models(registry: GatewayRegistry) -> Json:
-    """Answer ``GET /v1/models``."""
-    return {"object": "list", "data": [wire.model_object(name, _STARTED) for name in registry.names()]}
+async def embeddings(registry: GatewayRegistry, body: Body, caller: Caller = ANYONE) -> Json:
+    """Answer ``POST /v1/embeddings``. Errors as ``chat_completions``."""
+    request = parse(EmbeddingsRequest, body)
+    entry = caller.pick(registry, request.model)
+    made = await entry.gateway.embed(request.texts(), caller.origin(entry.served.name))
+    return wire.embedding_list(entry.served.name, made, packed=request.encoding_format == "base64")
 
 
-def model(registry: GatewayRegistry, name: str) -> Json:
+def models(registry: GatewayRegistry, caller: Caller = ANYONE) -> Json:
+    """Answer ``GET /v1/models``: those that the caller may ask for."""
+    return {"object": "list", "data": [wire.model_object(name, _STARTED) for name in caller.names(registry)]}
+
+
+def model(registry: GatewayRegistry, name: str, caller: Caller = ANYONE) -> Json:
     """Answer ``GET /v1/models/NAME``.
 
     Raises:
         NotFoundError: no such model.
     """
-    return wire.model_object(registry.get(name).served.name, _STARTED)
+    return wire.model_object(caller.pick(registry, name).served.name, _STARTED)
 
 
 def error_response(error: DanluError, lang: Language | None = None) -> tuple[int, dict[str, str], Json]:
     """Return status, headers and OpenAI-shaped body of an error."""
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, BusyError) else {}
+    waits = isinstance(error, BusyError | QuotaError)
+    headers = {"Retry-After": str(error.retry_after)} if waits else {}  # type: ignore[attr-defined]
     return error.status, headers, wire.error_body(error, lang)
 
 
@@ -120,108 +146,6 @@ async def until_gone(work: Coroutine[Any, Any, T], gone: Awaitable[object]) -> T
         for one in (task, leaving):
             one.cancel()
         await asyncio.gather(task, leaving, return_exceptions=True)
-
-
-async def _answer(entry: Entry, request: GenerationRequest, form: _Format, *, stream: bool) -> Json | Stream:
-    events = entry.gateway.generate(request)
-    if not stream:
-        async with aclosing(events):
-            return await _collect(events, form)
-    first = await anext(events)  # admission and the prompt's length are settled here, so errors get a status code
-    return _stream(events, first, form)
-
-
-async def _collect(events: Events, form: _Format) -> Json:
-    content, reasoning = [], []
-    async for event in events:
-        if isinstance(event, TextPiece):
-            content.append(event.content)
-            reasoning.append(event.reasoning)
-        elif isinstance(event, Finish):
-            return form.whole("".join(content), "".join(reasoning), event)
-    raise AssertionError("a gateway ends with Finish or raises")
-
-
-async def _stream(events: Events, first: GatewayEvent, form: _Format) -> Stream:
-    content: list[str] = []
-    async with aclosing(events):
-        try:
-            event = first
-            while True:
-                if isinstance(event, Queued):
-                    yield wire.sse_comment(f"queued {event.position}")
-                elif isinstance(event, TextPiece):
-                    content.append(event.content)
-                    data = form.piece(event.content, event.reasoning)
-                    if data is not None:
-                        yield data
-                elif isinstance(event, Finish):
-                    for data in form.end("".join(content), event):
-                        yield data
-                    return
-                else:
-                    yield wire.sse_comment("started")
-                event = await anext(events)
-        except DanluError as error:
-            yield wire.sse(wire.error_body(error))
-
-
-class _Chat:
-    def __init__(self, model_name: str, with_usage: bool) -> None:
-        self._head = (wire.new_id("chatcmpl"), wire.now(), model_name)
-        self._with_usage = with_usage
-        self._begun = False
-
-    def piece(self, content: str, reasoning: str) -> bytes | None:
-        delta: Json = {} if self._begun else {"role": "assistant"}
-        self._begun = True
-        if reasoning:
-            delta["reasoning_content"] = reasoning
-        if content:
-            delta["content"] = content
-        return wire.sse(wire.chat_chunk(*self._head, delta))
-
-    def end(self, content: str, finish: Finish) -> list[bytes]:
-        last: Json = {} if self._begun else {"role": "assistant", "content": ""}
-        tail = [wire.sse(wire.chat_chunk(*self._head, last, finish.reason))]
-        if self._with_usage:
-            tail.append(wire.sse(wire.usage_chunk("chat.completion.chunk", *self._head, finish)))
-        return [*tail, wire.DONE]
-
-    def whole(self, content: str, reasoning: str, finish: Finish) -> Json:
-        return wire.chat_response(*self._head, content, reasoning, finish)
-
-
-class _Text:
-    def __init__(self, model_name: str, with_usage: bool) -> None:
-        self._head = (wire.new_id("cmpl"), wire.now(), model_name)
-        self._with_usage = with_usage
-
-    def piece(self, content: str, reasoning: str) -> bytes | None:
-        return wire.sse(wire.completion_chunk(*self._head, content)) if content else None
-
-    def end(self, content: str, finish: Finish) -> list[bytes]:
-        tail = [wire.sse(wire.completion_chunk(*self._head, "", finish.reason))]
-        if self._with_usage:
-            tail.append(wire.sse(wire.usage_chunk("text_completion", *self._head, finish)))
-        return [*tail, wire.DONE]
-
-    def whole(self, content: str, reasoning: str, finish: Finish) -> Json:
-        return wire.completion_response(*self._head, content, finish)
-
-
-class _Plain:
-    def __init__(self, model_name: str) -> None:
-        self._model = model_name
-
-    def piece(self, content: str, reasoning: str) -> bytes | None:
-        return wire.sse({"text": content}) if content else None
-
-    def end(self, content: str, finish: Finish) -> list[bytes]:
-        return [wire.sse(self.whole(content, "", finish)), wire.DONE]
-
-    def whole(self, content: str, reasoning: str, finish: Finish) -> Json:
-        return {"generated_text": content, "model": self._model, "finish_reason": finish.reason}
 
 
 _STARTED: Final = wire.now()

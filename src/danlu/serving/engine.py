@@ -15,7 +15,7 @@ from danlu.models.messages import Message
 
 EngineKind = Literal["llamacpp", "transformers", "openai"]
 State = Literal["stopped", "loading", "ready", "restarting", "failed"]
-FinishReason = Literal["stop", "length"]
+FinishReason = Literal["stop", "length", "tool_calls"]
 Wire = Literal["completions", "chat"]
 
 
@@ -54,7 +54,7 @@ class EngineSpec:
 
 @dataclass(frozen=True)
 class Sampling:
-    """How the next token is chosen and when an answer ends. ``n`` is always 1.
+    """How the next token is chosen and when an answer ends.
 
     Attributes:
         max_tokens: upper bound of the answer; engines never run without one.
@@ -67,6 +67,7 @@ class Sampling:
         repetition_penalty: 1 switches it off.
         presence_penalty: 0 switches it off.
         frequency_penalty: 0 switches it off.
+        logit_bias: what is added to the logits of single tokens: pairs of token id and bias.
     """
 
     max_tokens: int
@@ -79,6 +80,43 @@ class Sampling:
     repetition_penalty: float = 1.0
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
+    logit_bias: tuple[tuple[int, float], ...] = ()
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a request comes from, for the account that is kept of it; none of this reaches the model.
+
+    Attributes:
+        name: the assistant or model that was asked for.
+        route: the address, or ``chat`` for the web page.
+        request_id: the same in the answer's header, in the log and at the engine.
+        key_id: the API key; None for callers without one.
+    """
+
+    name: str = ""
+    route: str = ""
+    request_id: str = ""
+    key_id: str | None = None
+
+
+@dataclass(frozen=True)
+class Form:
+    """What an answer has to look like.
+
+    Attributes:
+        schema: JSON Schema, as text, that the content follows; None for free text.
+        tools: tools that may be called, OpenAI's JSON list as text; empty for none.
+        must_call: names of the tools of which one has to be called; empty where the model decides.
+        one_call: the answer ends with its first call.
+        top_logprobs: report each token's log probability, and so many of the likeliest beside it; None for neither.
+    """
+
+    schema: str | None = None
+    tools: str = ""
+    must_call: tuple[str, ...] = ()
+    one_call: bool = False
+    top_logprobs: int | None = None
 
 
 @dataclass(frozen=True)
@@ -89,11 +127,15 @@ class GenerationRequest:
         messages: the conversation; the saved system prompt is added when none is given.
         prompt_ids: token ids ready for the model, for callers that render themselves.
         sampling: settings of this answer.
+        form: what it has to look like.
+        origin: who asks.
     """
 
     messages: tuple[Message, ...] = ()
     prompt_ids: tuple[int, ...] | None = None
     sampling: Sampling = field(default_factory=lambda: Sampling(max_tokens=512))
+    form: Form = field(default_factory=Form)
+    origin: Origin = field(default_factory=Origin)
 
 
 @dataclass(frozen=True)
@@ -105,12 +147,73 @@ class EngineRequest:
         messages: the conversation; used by the ``chat`` wire.
         sampling: settings; ``sampling.stop`` is the gateway's business and is not sent.
         stop_ids: tokens that end a turn, for engines that do not know them from their weights.
+        form: schema and log probabilities; tools only on the ``chat`` wire, elsewhere they stand in the prompt.
+        shown: special tokens that are wanted as text (marks of tool calls); others are not printed.
+        request_id: sent along, so that an engine's log can be matched with ours.
     """
 
     prompt_ids: tuple[int, ...]
     messages: tuple[Message, ...]
     sampling: Sampling
     stop_ids: tuple[int, ...] = ()
+    form: Form = field(default_factory=Form)
+    shown: tuple[str, ...] = ()
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
+class EmbeddingRequest:
+    """Texts to be embedded; engines on the ``completions`` wire take the ids, others the texts.
+
+    Attributes:
+        texts: what is to be embedded.
+        ids: the same as token ids, one tuple a text; empty on the ``chat`` wire.
+        request_id: see ``EngineRequest``.
+    """
+
+    texts: tuple[str, ...]
+    ids: tuple[tuple[int, ...], ...] = ()
+    request_id: str = ""
+
+
+@dataclass(frozen=True)
+class Embeddings:
+    """Vectors of length 1, one a text, and how many tokens were read for them."""
+
+    vectors: tuple[tuple[float, ...], ...]
+    tokens: int
+
+
+@dataclass(frozen=True)
+class TokenLogprob:
+    """A token and how likely it was.
+
+    Attributes:
+        text: the token as text; a part of a character as the replacement character.
+        data: its bytes; None where the engine does not tell.
+        logprob: natural logarithm of its probability.
+        top: the likeliest tokens at its place, if asked for.
+    """
+
+    text: str
+    data: bytes | None
+    logprob: float
+    top: tuple[TokenLogprob, ...] = ()
+
+
+@dataclass(frozen=True)
+class Call:
+    """A call of a tool that an answer makes.
+
+    Attributes:
+        id: made by the gateway or by a foreign engine.
+        name: the tool.
+        arguments: a JSON object as text.
+    """
+
+    id: str
+    name: str
+    arguments: str
 
 
 @dataclass(frozen=True)
@@ -121,11 +224,15 @@ class EnginePiece:
         text: generated text, think tags included.
         reasoning: thinking that the engine itself has separated (``chat`` wire only).
         tokens: tokens generated since the last piece.
+        logprobs: of these tokens, where asked for.
+        calls: complete calls of tools (``chat`` wire only).
     """
 
     text: str
     reasoning: str = ""
     tokens: int = 0
+    logprobs: tuple[TokenLogprob, ...] = ()
+    calls: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -160,11 +267,21 @@ class Started:
 
 @dataclass(frozen=True)
 class TextPiece:
-    """Text to append; either part may be empty, not both."""
+    """What to append to an answer; not all parts are empty.
+
+    Attributes:
+        content: of the answer.
+        reasoning: of the thinking before it.
+        tokens: generated since the last piece.
+        logprobs: of the tokens that make up ``content``.
+        calls: of tools, each whole.
+    """
 
     content: str
     reasoning: str
     tokens: int
+    logprobs: tuple[TokenLogprob, ...] = ()
+    calls: tuple[Call, ...] = ()
 
 
 @dataclass(frozen=True)
@@ -172,7 +289,7 @@ class Finish:
     """The answer is complete.
 
     Attributes:
-        reason: ``stop`` (the model ended, or a stop string came) or ``length``.
+        reason: ``stop`` (the model ended, or a stop string came), ``length``, or ``tool_calls``.
         prompt_tokens: tokens of the prompt.
         completion_tokens: tokens generated, thinking included.
         cached_tokens: prompt tokens that did not have to be read again.
@@ -247,5 +364,13 @@ class Engine(Protocol):
 
         Raises:
             EngineError: the engine refused, ended or sent something that is not its wire format.
+        """
+        ...
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Return the vectors of texts.
+
+        Raises:
+            EngineError: the engine refused (many cannot do this), ended or answered with something else.
         """
         ...

@@ -11,14 +11,16 @@ import asyncio
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing, suppress
-from dataclasses import dataclass, replace
-from typing import Protocol
+from dataclasses import dataclass
 
-from danlu.errors import EngineTimeoutError, TooLargeError, UsageError
+from danlu.errors import DanluError, EngineTimeoutError, TooLargeError, UsageError
 from danlu.models.messages import Message
+from danlu.serving.accounting import Account, Observer
 from danlu.serving.admission import Admission, Ticket
 from danlu.serving.answer import AnswerBuilder
 from danlu.serving.engine import (
+    EmbeddingRequest,
+    Embeddings,
     Engine,
     EngineFinish,
     EnginePiece,
@@ -27,36 +29,16 @@ from danlu.serving.engine import (
     Finish,
     GatewayEvent,
     GenerationRequest,
+    Origin,
     Queued,
     Started,
     StateListener,
 )
+from danlu.serving.prompting import Prepared, PromptFormat, prepare
 
 # No tokenizer in use has more characters a token than this on text that people write; longer inputs are refused
 # before they are tokenised, which would take seconds.
 _CHARACTERS_A_TOKEN = 64
-
-
-class PromptFormat(Protocol):
-    """What the gateway needs of ``danlu.models.chat_format.ChatFormat``."""
-
-    @property
-    def stop_ids(self) -> frozenset[int]:
-        """Tokens that end a turn."""
-        ...
-
-    @property
-    def stop_strings(self) -> tuple[str, ...]:
-        """Texts that end a turn, should an engine print them."""
-        ...
-
-    def prompt_ids(self, messages: Sequence[Message]) -> list[int]:
-        """Render a conversation, ready for the answer."""
-        ...
-
-    def opens_thinking(self, messages: Sequence[Message]) -> bool:
-        """Say whether the rendered prompt ends inside a think block."""
-        ...
 
 
 @dataclass(frozen=True)
@@ -102,6 +84,7 @@ class Gateway:
         limits: queue and times.
         encoder: text → token ids without a template, for callers who write prompts themselves; None when the engine
             does not take token ids.
+        observer: told the account of every request when it is over.
     """
 
     def __init__(
@@ -111,10 +94,12 @@ class Gateway:
         limits: Limits | None = None,
         *,
         encoder: Callable[[str], Sequence[int]] | None = None,
+        observer: Observer | None = None,
     ) -> None:
         self.engine = engine
         self.prompts = prompts
         self._encoder = encoder
+        self._observer = observer
         self.limits = limits or Limits()
         self._admission = Admission(engine.spec.slots, self.limits.queue)
         self._rendering = asyncio.Lock()  # a tokenizer object is not for two threads at once
@@ -161,19 +146,19 @@ class Gateway:
             tokens=self._tokens,
         )
 
-    async def prompt_ids(self, messages: Sequence[Message]) -> tuple[int, ...]:
+    async def prompt_ids(self, messages: Sequence[Message], tools: str = "") -> tuple[int, ...]:
         """Render a conversation as the engine will see it; empty for an engine that renders itself.
 
         Raises:
             TooLargeError: longer than the context, so that no answer would fit.
+            ModelError: the template refuses the conversation or would leave out a part of it.
         """
-        context = self.engine.spec.context
-        if sum(len(message.content) for message in messages) > context * _CHARACTERS_A_TOKEN:
-            raise TooLargeError("serving.prompt_too_long", tokens=f"> {context}", context=context)
-        if self.prompts is None:
+        prompts = self.prompts
+        self._check_length(sum(len(message.content) for message in messages) + len(tools))
+        if prompts is None:
             return ()
         async with self._rendering:
-            ids = tuple(await asyncio.to_thread(self.prompts.prompt_ids, messages))
+            ids = tuple(await asyncio.to_thread(prompts.prompt_ids, messages, tools))
         self._check_room(ids)
         return ids
 
@@ -186,10 +171,7 @@ class Gateway:
         """
         if self._encoder is None:
             raise UsageError("serving.no_raw_prompts", model=self.model_id)
-        if len(text) > self.engine.spec.context * _CHARACTERS_A_TOKEN:
-            raise TooLargeError(
-                "serving.prompt_too_long", tokens=f"> {self.engine.spec.context}", context=self.engine.spec.context
-            )
+        self._check_length(len(text))
         async with self._rendering:
             ids = tuple(await asyncio.to_thread(self._encoder, text))
         self._check_room(ids)
@@ -203,11 +185,69 @@ class Gateway:
 
         Raises:
             TooLargeError: the prompt leaves no room for an answer.
+            UsageError: this model or its engine cannot give the answer the form that was asked for.
             BusyError: the queue is full (raised before the first event).
             EngineError: the engine is down or broke off.
             EngineTimeoutError: no first token, no sign of life, or no end in time.
         """
-        engine_request = await self._prepare(request)
+        account = Account(request.origin, self.model_id, self.engine.spec.kind)
+        try:
+            async with aclosing(self._generate(request, account)) as events:
+                async for event in events:
+                    yield event
+        except DanluError as error:
+            account.failed(error)
+            raise
+        finally:
+            if self._observer is not None:
+                self._observer(account.record())
+
+    async def embed(self, texts: Sequence[str], origin: Origin) -> Embeddings:
+        """Return the vectors of texts; they take a place in the queue as an answer does.
+
+        Raises:
+            TooLargeError: a text is longer than the context.
+            BusyError: the queue is full.
+            EngineError: the engine is down, or cannot do this.
+            EngineTimeoutError: no answer in time.
+        """
+        account = Account(origin, self.model_id, self.engine.spec.kind)
+        try:
+            ids = () if self._encoder is None else tuple([await self.encode(text) for text in texts])
+            made = await self._embed(EmbeddingRequest(tuple(texts), ids, origin.request_id), account)
+        except DanluError as error:
+            account.failed(error)
+            raise
+        else:
+            account.finished(Finish("stop", made.tokens, 0, 0, 0.0, None, None))
+            return made
+        finally:
+            if self._observer is not None:
+                self._observer(account.record())
+
+    async def _embed(self, request: EmbeddingRequest, account: Account) -> Embeddings:
+        ticket = self._admission.enter()
+        self._idle.clear()
+        begun, finished = time.monotonic(), False
+        try:
+            while ticket.position > 0:
+                await ticket.moved()
+            await self.engine.wait_ready(self.limits.ready)
+            begun = time.monotonic()
+            account.started(sum(len(ids) for ids in request.ids))
+            try:
+                async with asyncio.timeout(self.limits.first_token):
+                    made = await self.engine.embed(request)
+            except TimeoutError as error:
+                seconds = round(self.limits.first_token)
+                raise EngineTimeoutError("serving.engine_silent", model=self.model_id, seconds=seconds) from error
+            finished = True
+            return made
+        finally:
+            self._leave(ticket, time.monotonic() - begun if finished else None)
+
+    async def _generate(self, request: GenerationRequest, account: Account) -> AsyncGenerator[GatewayEvent, None]:
+        prepared = await self._prepare(request)
         ticket = self._admission.enter()
         begun, finished = time.monotonic(), False
         self._idle.clear()
@@ -217,29 +257,34 @@ class Gateway:
                 await ticket.moved()
             await self.engine.wait_ready(self.limits.ready)
             begun = time.monotonic()
-            yield Started(len(engine_request.prompt_ids))
-            async with aclosing(self._run(engine_request)) as events:
+            account.started(len(prepared.request.prompt_ids))
+            yield Started(len(prepared.request.prompt_ids))
+            async with aclosing(self._run(prepared, account)) as events:
                 async for event in events:
                     if isinstance(event, Finish):
                         finished = True
+                        account.finished(event)
                     yield event
         finally:
             self._leave(ticket, time.monotonic() - begun if finished else None)
 
-    async def _run(self, request: EngineRequest) -> AsyncGenerator[GatewayEvent, None]:
-        opened = self.prompts is not None and bool(request.messages) and self.prompts.opens_thinking(request.messages)
+    async def _run(self, prepared: Prepared, account: Account) -> AsyncGenerator[GatewayEvent, None]:
+        request = prepared.request
         builder = AnswerBuilder(
             prompt_tokens=len(request.prompt_ids),
-            thinking_opened=opened,
+            thinking_opened=prepared.thinking_opened,
             # Our own engines end at the right tokens by themselves, and the text of a turn's end may be quoted.
             turn_ends=self.prompts.stop_strings if self.prompts and self.engine.spec.kind == "openai" else (),
             stops=request.sampling.stop,
+            calls=prepared.calls,
+            given=prepared.given,
         )
         async with aclosing(self._watched(request)) as pieces:
             async for piece in pieces:
                 if isinstance(piece, EnginePiece):
                     text = builder.add(piece)
                     self._tokens += piece.tokens
+                    account.generated(piece.tokens)
                     if text is not None:
                         yield text
                     if not builder.ended:
@@ -277,18 +322,21 @@ class Gateway:
                 begun = begun or (isinstance(piece, EnginePiece) and piece.tokens > 0)
                 yield piece
 
-    async def _prepare(self, request: GenerationRequest) -> EngineRequest:
-        if request.prompt_ids is not None:
-            if self.engine.spec.wire == "chat":
-                raise UsageError("serving.no_raw_prompts", model=self.model_id)
-            ids = request.prompt_ids
-            self._check_room(ids)
-        else:
-            ids = await self.prompt_ids(request.messages)
-        room = self.engine.spec.context - len(ids)
-        sampling = replace(request.sampling, max_tokens=max(1, min(request.sampling.max_tokens, room)))
-        stop_ids = tuple(sorted(self.prompts.stop_ids)) if self.prompts is not None else ()
-        return EngineRequest(ids, request.messages, sampling, stop_ids)
+    async def _prepare(self, request: GenerationRequest) -> Prepared:
+        spec, prompts = self.engine.spec, self.prompts
+        if request.prompt_ids is not None and spec.wire == "chat":
+            raise UsageError("serving.no_raw_prompts", model=self.model_id)
+        if request.prompt_ids is None:
+            self._check_length(sum(len(message.content) for message in request.messages) + len(request.form.tools))
+        async with self._rendering:
+            prepared = await asyncio.to_thread(prepare, request, prompts, spec)
+        self._check_room(prepared.request.prompt_ids)
+        return prepared
+
+    def _check_length(self, characters: int) -> None:
+        context = self.engine.spec.context
+        if characters > context * _CHARACTERS_A_TOKEN:
+            raise TooLargeError("serving.prompt_too_long", tokens=f"> {context}", context=context)
 
     def _check_room(self, ids: Sequence[int]) -> None:
         if len(ids) >= self.engine.spec.context:

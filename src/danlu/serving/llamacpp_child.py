@@ -81,6 +81,9 @@ def _serve(arguments: argparse.Namespace) -> int:
     parameters.ctx_shift = False
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = arguments.threads
     parameters.n_threads_http = arguments.slots + 4
+    # Beside answers: the last token's state, which unlike a mean may be read in batches of any size.
+    parameters.embedding = True
+    parameters.pooling_type = xllamacpp.llama_pooling_type.LLAMA_POOLING_TYPE_LAST
     parameters.warmup = True
     parameters.fit_params = False
     parameters.verbosity = 2

@@ -11,7 +11,16 @@ from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
 from danlu.errors import UsageError
-from danlu.serving.engine import EngineFinish, EnginePiece, EngineRequest, EngineSpec, EngineState, StateListener
+from danlu.serving.engine import (
+    EmbeddingRequest,
+    Embeddings,
+    EngineFinish,
+    EnginePiece,
+    EngineRequest,
+    EngineSpec,
+    EngineState,
+    StateListener,
+)
 from danlu.serving.states import StateBox, unavailable
 from danlu.serving.wire_client import WireClient, cancel_surely
 
@@ -78,6 +87,12 @@ class OpenAIEngine:
         async with aclosing(self._client.stream(request)) as events:
             async for event in events:
                 yield event
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Return the vectors of texts; see ``Engine.embed``."""
+        if self._client is None:
+            raise unavailable(self.spec.model_id, self.state)
+        return await self._client.embed(request)
 
     async def _watch(self, client: WireClient) -> None:
         while True:

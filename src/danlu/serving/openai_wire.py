@@ -1,232 +1,26 @@
-"""The wire: pydantic models of OpenAI's requests, and pure functions from gateway events to its JSON.
+"""What is sent back: pure functions from a gateway's events to OpenAI's JSON, and server-sent events.
 
-A field that Danlu cannot honour is named in an error rather than ignored. Not for HTTP.
-Source of names and shapes: OpenAI's public API reference (chat completions, completions, models, errors).
+Not for HTTP, nor for what callers send (``openai_requests``). Source of names and shapes: OpenAI's public API
+reference (chat completions, completions, embeddings, models, errors).
 """
 
 from __future__ import annotations
 
+import base64
 import json
+import struct
 import time
 import uuid
-from collections.abc import Mapping
-from typing import Annotated, Any, ClassVar, Literal, Self, TypeVar
+from collections.abc import Sequence
+from typing import Any
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, field_validator, model_validator
-
-from danlu.errors import BusyError, DanluError, TooLargeError, UsageError
+from danlu.errors import BusyError, DanluError, TooLargeError
 from danlu.i18n import Language
-from danlu.models.messages import Message, Role
-from danlu.serving.engine import Finish
-from danlu.serving.served import SamplingOverrides
+from danlu.serving.caller import NoKeyError, QuotaError
+from danlu.serving.engine import Call, Embeddings, Finish, TokenLogprob
+from danlu.serving.openai_requests import WireError
 
 Json = dict[str, Any]
-
-# Meaningless for one local model, and harmless: accepted and not used.
-_ACCEPTED = frozenset({"user", "metadata", "store", "service_tier", "safety_identifier", "prompt_cache_key"})
-# Fields with a value that asks for nothing: clients send these defaults along.
-_NEUTRAL: Mapping[str, tuple[object, ...]] = {
-    "n": (1,),
-    "best_of": (1,),
-    "logprobs": (False,),
-    "top_logprobs": (0,),
-    "logit_bias": ({},),
-    "tools": ([],),
-    "tool_choice": ("none", "auto"),
-    "parallel_tool_calls": (True, False),
-    "functions": ([],),
-    "response_format": ({"type": "text"},),
-    "modalities": (["text"],),
-    "echo": (False,),
-    "suffix": ("",),
-}
-
-
-class WireError(UsageError):
-    """A request that cannot be honoured; ``param`` names the field."""
-
-    def __init__(self, key: str, /, *, param: str | None = None, **params: object) -> None:
-        super().__init__(key, None, param=param or "", **params)
-        self.param = param
-
-
-class StreamOptions(BaseModel):
-    """Options of a streamed answer."""
-
-    include_usage: bool = False
-    include_obfuscation: bool = False
-
-
-class TextPart(BaseModel):
-    """A part of a message; only text is understood."""
-
-    type: Literal["text"]
-    text: str
-
-
-class ChatMessage(BaseModel):
-    """A message as callers send it."""
-
-    role: Literal["system", "developer", "user", "assistant"]
-    content: str | list[TextPart]
-    name: str | None = None
-
-    def message(self) -> Message:
-        """Return it as the program's own type; OpenAI's ``developer`` is a system message."""
-        role: Role = "system" if self.role == "developer" else self.role
-        text = self.content if isinstance(self.content, str) else "".join(part.text for part in self.content)
-        return Message(role, text)
-
-
-class _Generation(BaseModel):
-    """What chat completions and completions share."""
-
-    model_config = ConfigDict(extra="allow")
-
-    model: str | None = Field(None, description="an assistant's or a version's name; the default one when absent")
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    top_k: int | None = Field(None, ge=0, description="not OpenAI's; 0 switches it off")
-    min_p: float | None = Field(None, ge=0, le=1, description="not OpenAI's; 0 switches it off")
-    repetition_penalty: float | None = Field(None, gt=0, le=2, description="not OpenAI's; 1 switches it off")
-    presence_penalty: float | None = Field(None, ge=-2, le=2)
-    frequency_penalty: float | None = Field(None, ge=-2, le=2)
-    max_tokens: int | None = Field(None, ge=1)
-    seed: int | None = Field(None, ge=0, lt=2**32)
-    stop: Annotated[list[Annotated[str, Field(max_length=256)]], Field(max_length=16)] = []
-    stream: bool = False
-    stream_options: StreamOptions | None = None
-
-    @field_validator("stop", mode="before")
-    @classmethod
-    def _one_stop(cls, value: object) -> object:
-        if value is None:
-            return []
-        return [value] if isinstance(value, str) else value
-
-    @field_validator("stream", mode="before")
-    @classmethod
-    def _null_stream(cls, value: object) -> object:
-        return False if value is None else value
-
-    @model_validator(mode="after")
-    def _name_what_is_unsupported(self) -> Self:
-        for name, value in (self.model_extra or {}).items():
-            if value is None or name in _ACCEPTED or value in _NEUTRAL.get(name, ()):
-                continue
-            raise WireError("serving.unsupported_field", param=name)
-        return self
-
-    def wants_usage(self) -> bool:
-        """Return whether a streamed answer ends with its token counts."""
-        return self.stream_options is not None and self.stream_options.include_usage
-
-    def overrides(self) -> SamplingOverrides:
-        """Return what the caller asked for."""
-        return SamplingOverrides(
-            max_tokens=self.max_tokens,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            top_k=self.top_k,
-            min_p=self.min_p,
-            seed=self.seed,
-            stop=tuple(self.stop),
-            repetition_penalty=self.repetition_penalty,
-            presence_penalty=self.presence_penalty,
-            frequency_penalty=self.frequency_penalty,
-        )
-
-
-class ChatCompletionRequest(_Generation):
-    """``POST /v1/chat/completions``."""
-
-    messages: list[ChatMessage] = Field(min_length=1)
-    max_completion_tokens: int | None = Field(None, ge=1)
-
-    @model_validator(mode="after")
-    def _newer_name_wins(self) -> Self:
-        if self.max_completion_tokens is not None:
-            self.max_tokens = self.max_completion_tokens
-        return self
-
-
-class CompletionRequest(_Generation):
-    """``POST /v1/completions``: one prompt, as text or as token ids, without the chat template."""
-
-    prompt: str | list[int] | list[str] | list[list[int]]
-
-    def single(self) -> str | tuple[int, ...]:
-        """Return the one prompt.
-
-        Raises:
-            WireError: several prompts, or none.
-        """
-        prompt = self.prompt
-        if isinstance(prompt, str):
-            return prompt
-        if prompt and isinstance(prompt[0], int):
-            return tuple(token for token in prompt if isinstance(token, int))
-        if len(prompt) != 1:
-            raise WireError("serving.one_prompt", param="prompt")
-        only = prompt[0]
-        return only if isinstance(only, str) else tuple(only)  # type: ignore[arg-type]
-
-
-class AnswerRequest(BaseModel):
-    """``GET`` or ``POST /answer``: the old script's call, and a little more.
-
-    Query values arrive as text and are converted. ``max_length`` and ``repetition_penalty`` are honoured.
-    ``min_length``, ``no_repeat_ngram_size``, ``num_beams``, ``early_stopping`` and any other parameter of the old
-    script are accepted and not used: beam search and forced lengths make chat answers worse.
-    """
-
-    model_config = ConfigDict(extra="ignore")
-    OLD: ClassVar[tuple[str, ...]] = ("min_length", "no_repeat_ngram_size", "num_beams", "early_stopping")
-
-    prompt: str = Field(min_length=1)
-    max_tokens: int | None = Field(None, ge=1)
-    max_length: int | None = Field(None, ge=1, description="old name of max_tokens")
-    temperature: float | None = Field(None, ge=0, le=2)
-    top_p: float | None = Field(None, gt=0, le=1)
-    repetition_penalty: float | None = Field(None, gt=0, le=2)
-    seed: int | None = Field(None, ge=0, lt=2**32)
-    system: str | None = Field(None, description="system prompt of this call; the assistant's own when absent")
-    assistant: str | None = Field(None, description="who answers; the default assistant when absent")
-    stream: bool = False
-
-    def messages(self) -> tuple[Message, ...]:
-        """Return the conversation: one question."""
-        question = Message("user", self.prompt)
-        return (question,) if self.system is None else (Message("system", self.system), question)
-
-    def overrides(self) -> SamplingOverrides:
-        """Return what the caller asked for."""
-        return SamplingOverrides(
-            max_tokens=self.max_tokens or self.max_length,
-            temperature=self.temperature,
-            top_p=self.top_p,
-            seed=self.seed,
-            repetition_penalty=self.repetition_penalty,
-        )
-
-
-R = TypeVar("R", bound=BaseModel)
-
-
-def parse(kind: type[R], body: bytes | str | Mapping[str, Any]) -> R:
-    """Read a request from a JSON body, or from a query's names and values.
-
-    Raises:
-        WireError: not JSON, a field missing, of the wrong type, out of range, or unsupported.
-    """
-    try:
-        if isinstance(body, bytes | str):
-            return kind.model_validate_json(body)
-        return kind.model_validate(dict(body))
-    except ValidationError as error:
-        first = error.errors(include_url=False)[0]
-        param = ".".join(str(part) for part in first["loc"]) or None
-        raise WireError("serving.bad_request", param=param, reason=first["msg"]) from error
 
 
 def new_id(prefix: str) -> str:
@@ -239,46 +33,94 @@ def now() -> int:
     return int(time.time())
 
 
-def usage(finish: Finish) -> Json:
-    """Return the token counts of an answer."""
+def usage(finishes: Sequence[Finish], *, prompts: int = 1) -> Json:
+    """Return the token counts of the answers to a request.
+
+    Args:
+        finishes: of all answers, those to one prompt after another.
+        prompts: how many prompts there were; each is counted once, however many answers it got.
+    """
+    answers_each = max(1, len(finishes) // prompts)
+    prompt = sum(finish.prompt_tokens for finish in finishes[::answers_each])
+    completion = sum(finish.completion_tokens for finish in finishes)
     return {
-        "prompt_tokens": finish.prompt_tokens,
-        "completion_tokens": finish.completion_tokens,
-        "total_tokens": finish.prompt_tokens + finish.completion_tokens,
-        "prompt_tokens_details": {"cached_tokens": finish.cached_tokens},
+        "prompt_tokens": prompt,
+        "completion_tokens": completion,
+        "total_tokens": prompt + completion,
+        "prompt_tokens_details": {"cached_tokens": sum(finish.cached_tokens for finish in finishes[::answers_each])},
     }
 
 
-def chat_response(answer_id: str, created: int, model: str, content: str, reasoning: str, finish: Finish) -> Json:
-    """Return a whole ``chat.completion``."""
-    message: Json = {"role": "assistant", "content": content, "refusal": None}
+def chat_message(content: str, reasoning: str, calls: Sequence[Call]) -> Json:
+    """Return the message of a ``chat.completion``."""
+    message: Json = {"role": "assistant", "content": content or (None if calls else ""), "refusal": None}
     if reasoning:
         message["reasoning_content"] = reasoning
-    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish.reason}
-    return _envelope(answer_id, "chat.completion", created, model, [choice]) | {"usage": usage(finish)}
+    if calls:
+        message["tool_calls"] = [call_object(call) for call in calls]
+    return message
 
 
-def chat_chunk(answer_id: str, created: int, model: str, delta: Json, finish_reason: str | None = None) -> Json:
-    """Return one ``chat.completion.chunk``."""
-    choice = {"index": 0, "delta": delta, "logprobs": None, "finish_reason": finish_reason}
-    return _envelope(answer_id, "chat.completion.chunk", created, model, [choice])
+def call_object(call: Call, index: int | None = None) -> Json:
+    """Return a call of a tool; in a stream with its place among the answer's calls."""
+    place = {} if index is None else {"index": index}
+    return place | {"id": call.id, "type": "function", "function": {"name": call.name, "arguments": call.arguments}}
 
 
-def completion_response(answer_id: str, created: int, model: str, text: str, finish: Finish) -> Json:
-    """Return a whole ``text_completion``."""
-    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish.reason}
-    return _envelope(answer_id, "text_completion", created, model, [choice]) | {"usage": usage(finish)}
+def chat_logprobs(tokens: Sequence[TokenLogprob], top: int) -> Json:
+    """Return log probabilities as chat completions have them.
+
+    Args:
+        tokens: of the content.
+        top: how many of the likeliest tokens were asked for.
+    """
+    return {
+        "content": [
+            _logprob(token) | {"top_logprobs": [_logprob(other) for other in token.top[:top]]} for token in tokens
+        ],
+        "refusal": None,
+    }
 
 
-def completion_chunk(answer_id: str, created: int, model: str, text: str, finish_reason: str | None = None) -> Json:
-    """Return one chunk of a streamed ``text_completion``."""
-    choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish_reason}
-    return _envelope(answer_id, "text_completion", created, model, [choice])
+def text_logprobs(tokens: Sequence[TokenLogprob], top: int, offset: int) -> Json:
+    """Return log probabilities as completions have them.
+
+    Args:
+        tokens: of the text.
+        top: how many of the likeliest tokens were asked for.
+        offset: characters of the text before these tokens.
+    """
+    offsets = []
+    for token in tokens:
+        offsets.append(offset)
+        offset += len(token.text)
+    return {
+        "tokens": [token.text for token in tokens],
+        "token_logprobs": [token.logprob for token in tokens],
+        "top_logprobs": [{other.text: other.logprob for other in token.top[:top]} for token in tokens] if top else None,
+        "text_offset": offsets,
+    }
 
 
-def usage_chunk(kind: str, answer_id: str, created: int, model: str, finish: Finish) -> Json:
-    """Return the last chunk of a stream that was asked for usage: no choices, only counts."""
-    return _envelope(answer_id, kind, created, model, []) | {"usage": usage(finish)}
+def envelope(answer_id: str, kind: str, created: int, model: str, choices: list[Json]) -> Json:
+    """Return what surrounds choices, whole or of one chunk."""
+    return {"id": answer_id, "object": kind, "created": created, "model": model, "choices": choices}
+
+
+def embedding_list(model: str, made: Embeddings, *, packed: bool) -> Json:
+    """Return the answer of ``/v1/embeddings``.
+
+    Args:
+        model: the name that was asked.
+        made: the vectors.
+        packed: as base64 of 32-bit floats, little endian, which OpenAI's own clients ask for.
+    """
+    data = [
+        {"object": "embedding", "index": index, "embedding": _packed(vector) if packed else list(vector)}
+        for index, vector in enumerate(made.vectors)
+    ]
+    counts = {"prompt_tokens": made.tokens, "total_tokens": made.tokens}
+    return {"object": "list", "data": data, "model": model, "usage": counts}
 
 
 def model_object(name: str, created: int) -> Json:
@@ -289,7 +131,11 @@ def model_object(name: str, created: int) -> Json:
 def error_body(error: DanluError, lang: Language | None = None) -> Json:
     """Return an error in OpenAI's shape."""
     kind, code = "invalid_request_error" if error.status < 500 else "server_error", error.key
-    if isinstance(error, TooLargeError):
+    if isinstance(error, NoKeyError):
+        kind, code = "authentication_error", "invalid_api_key"
+    elif isinstance(error, QuotaError):
+        kind, code = "rate_limit_error", error.code
+    elif isinstance(error, TooLargeError):
         code = "context_length_exceeded"
     elif isinstance(error, BusyError):
         code = "overloaded"
@@ -314,5 +160,13 @@ def sse_comment(text: str) -> bytes:
     return f": {text}\n\n".encode()
 
 
-def _envelope(answer_id: str, kind: str, created: int, model: str, choices: list[Json]) -> Json:
-    return {"id": answer_id, "object": kind, "created": created, "model": model, "choices": choices}
+def _logprob(token: TokenLogprob) -> Json:
+    return {
+        "token": token.text,
+        "logprob": token.logprob,
+        "bytes": None if token.data is None else list(token.data),
+    }
+
+
+def _packed(vector: Sequence[float]) -> str:
+    return base64.b64encode(struct.pack(f"<{len(vector)}f", *vector)).decode("ascii")

@@ -12,6 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from danlu.errors import NotFoundError
+from danlu.serving.accounting import Observer
 from danlu.serving.engine import EngineSpec, EngineState
 from danlu.serving.gateway import Gateway, Limits
 from danlu.serving.served import ServedModel, make_gateway
@@ -35,10 +36,12 @@ class GatewayRegistry:
     Args:
         limits: for every gateway.
         drain: seconds that a replaced engine may take for the answers under way.
+        observer: told the account of every request.
     """
 
-    def __init__(self, limits: Limits | None = None, *, drain: float = 600.0) -> None:
+    def __init__(self, limits: Limits | None = None, *, drain: float = 600.0, observer: Observer | None = None) -> None:
         self._limits = limits
+        self._observer = observer
         self._drain = drain
         self._entries: dict[str, Entry] = {}
         self._gateways: dict[EngineSpec, Gateway] = {}
@@ -132,7 +135,7 @@ class GatewayRegistry:
     async def _gateway(self, served: ServedModel) -> Gateway:
         gateway = self._gateways.get(served.spec)
         if gateway is None:
-            gateway = make_gateway(served, self._limits)
+            gateway = make_gateway(served, self._limits, self._observer)
             self._gateways[served.spec] = gateway
             gateway.subscribe(lambda state, door=gateway: self._tell(door, state))  # type: ignore[misc]
             await gateway.start()

@@ -14,9 +14,11 @@ from danlu.errors import NotFoundError, UsageError
 from danlu.models.chat_format import ChatFormat
 from danlu.models.messages import Message
 from danlu.models.versions import Export, GenerationDefaults, ModelVersion, load_version
-from danlu.serving.engine import Engine, EngineKind, EngineSpec, GenerationRequest, Sampling
-from danlu.serving.gateway import Gateway, Limits, PromptFormat
+from danlu.serving.accounting import Observer
+from danlu.serving.engine import Engine, EngineKind, EngineSpec, Form, GenerationRequest, Origin, Sampling
+from danlu.serving.gateway import Gateway, Limits
 from danlu.serving.openai_engine import OpenAIEngine
+from danlu.serving.prompting import PromptFormat
 from danlu.serving.supervisor import ChildEngine
 
 _OPENAI = "openai:"
@@ -37,6 +39,7 @@ class SamplingOverrides:
     repetition_penalty: float | None = None
     presence_penalty: float | None = None
     frequency_penalty: float | None = None
+    logit_bias: tuple[tuple[int, float], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -123,12 +126,20 @@ class ServedModel:
         )
 
     def request(
-        self, messages: tuple[Message, ...], overrides: SamplingOverrides = SamplingOverrides()
+        self,
+        messages: tuple[Message, ...],
+        overrides: SamplingOverrides = SamplingOverrides(),
+        *,
+        form: Form | None = None,
+        origin: Origin | None = None,
     ) -> GenerationRequest:
         """Return a gateway's request for a conversation, with this model's defaults and system prompt."""
         if self.system is not None and not any(message.role == "system" for message in messages):
             messages = (Message("system", self.system), *messages)
-        return GenerationRequest(messages=messages, sampling=self.sampling(overrides))
+        origin = origin or Origin(name=self.name)
+        return GenerationRequest(
+            messages=messages, sampling=self.sampling(overrides), form=form or Form(), origin=origin
+        )
 
     def sampling(self, overrides: SamplingOverrides) -> Sampling:
         """Return complete settings: what the caller asked for over this model's defaults."""
@@ -144,14 +155,15 @@ class ServedModel:
             repetition_penalty=_or(overrides.repetition_penalty, defaults.repetition_penalty),
             presence_penalty=_or(overrides.presence_penalty, 0.0),
             frequency_penalty=_or(overrides.frequency_penalty, 0.0),
+            logit_bias=overrides.logit_bias,
         )
 
 
-def make_gateway(served: ServedModel, limits: Limits | None = None) -> Gateway:
+def make_gateway(served: ServedModel, limits: Limits | None = None, observer: Observer | None = None) -> Gateway:
     """Return a gateway for a served model; its engine is not started yet."""
     engine: Engine = OpenAIEngine(served.spec) if served.spec.kind == "openai" else ChildEngine(served.spec)
     encoder = served.encoder if served.spec.wire == "completions" else None
-    return Gateway(engine, served.prompts, limits, encoder=encoder)
+    return Gateway(engine, served.prompts, limits, encoder=encoder, observer=observer)
 
 
 def parse_engine(text: str) -> tuple[EngineKind, str | None]:

@@ -27,6 +27,8 @@ from danlu.i18n import t
 from danlu.processes import ChildProcess, python_child
 from danlu.serving.announcement import KEY_VARIABLE, UnusableError, read_port
 from danlu.serving.engine import (
+    EmbeddingRequest,
+    Embeddings,
     EngineFinish,
     EnginePiece,
     EngineRequest,
@@ -144,11 +146,27 @@ class ChildEngine:
         except EngineError as error:
             if self._task is None:
                 raise EngineError("serving.engine_stopped", model=self.spec.model_id) from error
-            if error.key == "serving.engine_gone" and client is self._client and self.state.state == "ready":
-                # The next caller must not run into the same dead child before the supervisor has looked at it.
-                self._states.set("restarting", error.what())
-                self._look.set()
+            self._suspect(error, client)
             raise
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Return the vectors of texts; see ``Engine.embed``."""
+        client = self._client
+        if client is None:
+            raise unavailable(self.spec.model_id, self.state)
+        try:
+            return await client.embed(request)
+        except EngineError as error:
+            if self._task is None:
+                raise EngineError("serving.engine_stopped", model=self.spec.model_id) from error
+            self._suspect(error, client)
+            raise
+
+    def _suspect(self, error: EngineError, client: WireClient) -> None:
+        """Look at a child at once whose connection broke off, before the next caller runs into the same one."""
+        if error.key == "serving.engine_gone" and client is self._client and self.state.state == "ready":
+            self._states.set("restarting", error.what())
+            self._look.set()
 
     async def _supervise(self) -> None:
         policy = self._policy

@@ -13,7 +13,7 @@ import hmac
 import json
 import os
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +27,7 @@ from starlette.routing import Route
 from danlu.errors import DanluError
 from danlu.processes import watch_parent
 from danlu.serving.announcement import KEY_VARIABLE, Announcer
-from danlu.serving.transformers_model import Asked, LocalModel
+from danlu.serving.transformers_model import Asked, Likely, LocalModel, Token
 
 
 class _Completion(BaseModel):
@@ -46,6 +46,9 @@ class _Completion(BaseModel):
     presence_penalty: float = 0.0
     frequency_penalty: float = 0.0
     stop_token_ids: list[int] = []
+    logit_bias: list[tuple[int, float]] = []
+    preserved_tokens: list[str] = []
+    n_probs: int | None = Field(None, ge=0)
 
     def asked(self) -> Asked:
         return Asked(
@@ -60,7 +63,18 @@ class _Completion(BaseModel):
             presence_penalty=self.presence_penalty,
             frequency_penalty=self.frequency_penalty,
             stop_ids=tuple(self.stop_token_ids),
+            logit_bias=tuple(self.logit_bias),
+            shown=tuple(self.preserved_tokens),
+            top_logprobs=self.n_probs,
         )
+
+
+class _Embedding(BaseModel):
+    """The part of OpenAI's embedding request that the gateway uses."""
+
+    model_config = ConfigDict(extra="ignore")
+
+    input: list[list[int]] = Field(min_length=1)
 
 
 class _App:
@@ -76,9 +90,24 @@ class _App:
     async def health(self, _: Request) -> Response:
         return JSONResponse({"status": "ok"})
 
+    async def embeddings(self, request: Request) -> Response:
+        if not self._known(request):
+            return _refuse(401, "Invalid API key")
+        try:
+            given = _Embedding.model_validate_json(await request.body()).input
+        except ValidationError as error:
+            return _refuse(400, str(error.errors(include_url=False)[0]))
+        if not all(ids and len(ids) <= self._context and self._in_vocabulary(ids) for ids in given):
+            return _refuse(400, f"an input is empty, longer than {self._context} tokens, or has unknown token ids")
+        async with self._turn:
+            vectors = [await asyncio.to_thread(self._model.embed, ids) for ids in given]
+        data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
+        tokens = sum(map(len, given))
+        usage = {"prompt_tokens": tokens, "total_tokens": tokens}
+        return JSONResponse({"object": "list", "model": self._model_id, "data": data, "usage": usage})
+
     async def completions(self, request: Request) -> Response:
-        given = request.headers.get("authorization", "").removeprefix("Bearer ")
-        if not hmac.compare_digest(given.encode(), self._key.encode()):
+        if not self._known(request):
             return _refuse(401, "Invalid API key")
         try:
             asked = _Completion.model_validate_json(await request.body()).asked()
@@ -86,9 +115,16 @@ class _App:
             return _refuse(400, str(error.errors(include_url=False)[0]))
         if len(asked.prompt_ids) + asked.max_tokens > self._context:
             return _refuse(400, f"prompt and max_tokens exceed the context of {self._context}")
-        if not all(0 <= token < self._model.vocabulary for token in asked.prompt_ids):
+        if not self._in_vocabulary([*asked.prompt_ids, *(token for token, _ in asked.logit_bias)]):
             return _refuse(400, "a token id is outside of the vocabulary")
         return StreamingResponse(self._events(asked), media_type="text/event-stream")
+
+    def _known(self, request: Request) -> bool:
+        given = request.headers.get("authorization", "").removeprefix("Bearer ")
+        return hmac.compare_digest(given.encode(), self._key.encode())
+
+    def _in_vocabulary(self, ids: Sequence[int]) -> bool:
+        return all(0 <= token < self._model.vocabulary for token in ids)
 
     async def _events(self, asked: Asked) -> AsyncIterator[bytes]:
         """Yield the stream; closing it (the reader has gone) ends the generation at the next token."""
@@ -99,8 +135,8 @@ class _App:
                 yield _event(self._chunk("", None, 0))
                 async for token in generation:
                     count += 1
-                    if token.text:
-                        yield _event(self._chunk(token.text, None, count))
+                    if token.text or token.chosen is not None:
+                        yield _event(self._chunk(token.text, None, count, token))
                     if token.finish is not None:
                         yield _event(self._chunk("", token.finish, count) | {"usage": _usage(asked, count)})
                 yield b"data: [DONE]\n\n"
@@ -110,10 +146,19 @@ class _App:
                 # The thread is waited for, so that the next caller's answer does not run beside this one.
                 await asyncio.shield(generation.end())
 
-    def _chunk(self, text: str, finish: str | None, count: int) -> dict[str, Any]:
-        choice = {"index": 0, "text": text, "logprobs": None, "finish_reason": finish}
+    def _chunk(self, text: str, finish: str | None, count: int, token: Token | None = None) -> dict[str, Any]:
+        logprobs = None
+        if token is not None and token.chosen is not None:
+            top = [self._logprob(likely) for likely in token.top]
+            logprobs = {"content": [{**self._logprob(token.chosen), "top_logprobs": top}]}
+        choice = {"index": 0, "text": text, "logprobs": logprobs, "finish_reason": finish}
         timings = {"predicted_n": count}
         return {"object": "text_completion", "model": self._model_id, "choices": [choice], "timings": timings}
+
+    def _logprob(self, likely: Likely) -> dict[str, Any]:
+        text = self._model.token_text(likely.id)
+        data = None if "\ufffd" in text else list(text.encode())  # a part of a character: its bytes are not known here
+        return {"token": text, "bytes": data, "logprob": likely.logprob}
 
 
 def main() -> None:
@@ -128,6 +173,7 @@ def main() -> None:
         announcer.refuse(error)
     app = _App(model, arguments.model_id, arguments.context, key)
     routes = [Route("/health", app.health), Route("/v1/completions", app.completions, methods=["POST"])]
+    routes.append(Route("/v1/embeddings", app.embeddings, methods=["POST"]))
     listener = socket.create_server(("127.0.0.1", 0))
     announcer.ready(listener.getsockname()[1])
     config = uvicorn.Config(Starlette(routes=routes), log_level="warning", timeout_graceful_shutdown=1, lifespan="off")

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -25,7 +25,11 @@ from danlu.models.new_tokens import grow_for
 
 @dataclass(frozen=True)
 class Asked:
-    """One generation; see ``engine.Sampling`` for the fields."""
+    """One generation; see ``engine.Sampling`` and ``engine.EngineRequest`` for the fields.
+
+    Attributes:
+        top_logprobs: report each token's log probability and so many of the likeliest; None for neither.
+    """
 
     prompt_ids: tuple[int, ...]
     max_tokens: int
@@ -38,6 +42,17 @@ class Asked:
     presence_penalty: float
     frequency_penalty: float
     stop_ids: tuple[int, ...]
+    logit_bias: tuple[tuple[int, float], ...] = ()
+    shown: tuple[str, ...] = ()
+    top_logprobs: int | None = None
+
+
+@dataclass(frozen=True)
+class Likely:
+    """A token's id and the natural logarithm of its probability."""
+
+    id: int
+    logprob: float
 
 
 @dataclass(frozen=True)
@@ -47,10 +62,14 @@ class Token:
     Attributes:
         text: what can be printed after it; empty inside a multi-byte character and for tokens that end a turn.
         finish: why the generation ends here; None when it goes on.
+        chosen: the token itself, where log probabilities are asked for.
+        top: the likeliest at its place.
     """
 
     text: str
     finish: Literal["stop", "length"] | None = None
+    chosen: Likely | None = None
+    top: tuple[Likely, ...] = ()
 
 
 class LocalModel:
@@ -98,6 +117,21 @@ class LocalModel:
     def generate(self, asked: Asked) -> Generation:
         """Begin to generate in a thread."""
         return Generation(self._model, self._tokenizer, asked)
+
+    @torch.inference_mode()
+    def embed(self, ids: Sequence[int]) -> list[float]:
+        """Return the last token's state behind the last layer's norm, float32, shape [hidden], of length 1.
+
+        The same as llama.cpp's pooling ``last``.
+        """
+        given = torch.tensor([list(ids)], device=self._model.device)  # int64, shape [1, T]
+        base = self._model.get_base_model() if hasattr(self._model, "peft_config") else self._model
+        state = base.model(input_ids=given, use_cache=False).last_hidden_state[0, -1].float()  # [hidden]
+        return [float(value) for value in torch.nn.functional.normalize(state, dim=0)]
+
+    def token_text(self, token: int) -> str:
+        """Return a token as text; a part of a character as the replacement character."""
+        return str(self._tokenizer.decode([token], skip_special_tokens=False))
 
 
 class Generation(AsyncIterator[Token]):
@@ -166,6 +200,12 @@ class Generation(AsyncIterator[Token]):
         )
         prompt = torch.tensor([asked.prompt_ids], device=self._model.device)  # int64, shape [1, T]
         processors: list[LogitsProcessor] = []
+        watch = None
+        if asked.top_logprobs is not None:
+            watch = _Watch(asked.top_logprobs)
+            processors.append(watch)
+        if asked.logit_bias:
+            processors.append(_Bias(asked.logit_bias))
         if asked.presence_penalty or asked.frequency_penalty:
             processors.append(_CountPenalty(prompt.shape[1], asked.presence_penalty, asked.frequency_penalty))
         self._model.generate(
@@ -174,18 +214,23 @@ class Generation(AsyncIterator[Token]):
             generation_config=config,
             logits_processor=LogitsProcessorList(processors),
             stopping_criteria=StoppingCriteriaList([_WhenTold(self._stopped)]),
-            streamer=_Streamer(self._tokenizer, frozenset(stop_ids), asked.max_tokens, self._put),
+            streamer=_Streamer(self._tokenizer, frozenset(stop_ids), asked, watch, self._put),
         )
 
 
 class _Streamer(BaseStreamer):  # type: ignore[misc]
     """Turns the ids that ``generate`` hands over into tokens with text."""
 
-    def __init__(self, tokenizer: Tokenizer, stop_ids: frozenset[int], most: int, put: Any) -> None:
+    def __init__(
+        self, tokenizer: Tokenizer, stop_ids: frozenset[int], asked: Asked, watch: _Watch | None, put: Any
+    ) -> None:
         self._tokenizer = tokenizer
         self._stop_ids = stop_ids
-        self._left = most
+        self._left = asked.max_tokens
+        self._watch = watch
         self._put = put
+        # Special tokens that are wanted as text (marks of calls); the others are not printed.
+        self._shown = {i: text for text in asked.shown if (i := tokenizer.token_to_id(text)) is not None}
         self._text = DecodeStream(skip_special_tokens=True)
         self._prompt_seen = False
 
@@ -199,8 +244,13 @@ class _Streamer(BaseStreamer):  # type: ignore[misc]
         if token in self._stop_ids:
             self._put(Token("", "stop"))
             return
-        text = self._text.step(self._tokenizer, token) or ""
-        self._put(Token(text, "length" if self._left == 0 else None))
+        text = self._shown.get(token) or self._text.step(self._tokenizer, token) or ""
+        finish: Literal["length"] | None = "length" if self._left == 0 else None
+        if self._watch is None:
+            self._put(Token(text, finish))
+            return
+        chosen, top = self._watch.likely(token)
+        self._put(Token(text, finish, chosen, top))
 
     def end(self) -> None:
         """Nothing is held back: an unfinished character at the very end cannot be printed."""
@@ -215,6 +265,39 @@ class _WhenTold(StoppingCriteria):  # type: ignore[misc]
     def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor, **_: Any) -> torch.Tensor:
         """Return a flag for each row, bool, shape [1]."""
         return torch.full((input_ids.shape[0],), self._told.is_set(), device=input_ids.device, dtype=torch.bool)
+
+
+class _Watch(LogitsProcessor):  # type: ignore[misc]
+    """Keeps the probabilities of the newest place, before temperature and nucleus change them."""
+
+    def __init__(self, top: int) -> None:
+        self._top = top
+        self._logprobs = torch.zeros(0)
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the logits, shape [1, V], as they are."""
+        self._logprobs = torch.log_softmax(scores[0].float(), dim=-1)
+        return scores
+
+    def likely(self, token: int) -> tuple[Likely, tuple[Likely, ...]]:
+        """Return the chosen token and the likeliest ones."""
+        values, ids = torch.topk(self._logprobs, self._top)
+        top = tuple(Likely(int(i), float(value)) for value, i in zip(values, ids, strict=True))
+        return Likely(token, float(self._logprobs[token])), top
+
+
+class _Bias(LogitsProcessor):  # type: ignore[misc]
+    """Adds a bias to the logits of single tokens."""
+
+    def __init__(self, pairs: Sequence[tuple[int, float]]) -> None:
+        self._pairs = pairs
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        """Return the logits, shape [1, V], with the bias."""
+        scores = scores.clone()
+        for token, bias in self._pairs:
+            scores[:, token] += bias
+        return scores
 
 
 class _CountPenalty(LogitsProcessor):  # type: ignore[misc]

@@ -16,7 +16,17 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from danlu.errors import EngineError, EngineTimeoutError
-from danlu.serving.engine import EngineFinish, EnginePiece, EngineRequest, FinishReason, Wire
+from danlu.serving.engine import (
+    Call,
+    EmbeddingRequest,
+    Embeddings,
+    EngineFinish,
+    EnginePiece,
+    EngineRequest,
+    FinishReason,
+    Wire,
+)
+from danlu.serving.wire_format import CallDeltas, body_of, embeddings_of, logprobs_of
 
 _PATIENCE = 0.1
 _LINE_BYTES = 1 << 20  # one event of a stream is far smaller; more means that it is not an event stream
@@ -72,7 +82,12 @@ class WireClient:
         """
         path = "/completions" if self.wire == "completions" else "/chat/completions"
         try:
-            response = await self._session.post(self.base_url + path, json=self._body(request), allow_redirects=False)
+            response = await self._session.post(
+                self.base_url + path,
+                json=body_of(request, self.model, self.wire, own=self.own),
+                headers=_headers(request.request_id),
+                allow_redirects=False,
+            )
         except (aiohttp.ClientError, TimeoutError) as error:
             raise EngineError("serving.engine_gone", reason=str(error) or type(error).__name__) from error
         self._open.add(response)
@@ -88,9 +103,27 @@ class WireClient:
             self._open.discard(response)
             response.close()
 
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        """Return the vectors of texts.
+
+        Raises:
+            EngineError: the server refused, went away, or did not speak the wire format.
+        """
+        given = [list(ids) for ids in request.ids] if self.wire == "completions" else list(request.texts)
+        body = {"model": self.model, "input": given, "encoding_format": "float"}
+        try:
+            async with self._session.post(
+                f"{self.base_url}/embeddings", json=body, headers=_headers(request.request_id), allow_redirects=False
+            ) as response:
+                if response.status != 200:
+                    raise EngineError("serving.engine_refused", status=response.status, reason=await _reason(response))
+                return embeddings_of(_json((await response.read()).decode("utf-8", errors="replace")), len(given))
+        except (aiohttp.ClientError, ConnectionError) as error:
+            raise EngineError("serving.engine_gone", reason=str(error) or type(error).__name__) from error
+
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[EnginePiece | EngineFinish, None]:
         reason: FinishReason | None = None
-        counted, usage = 0, _Usage()
+        counted, usage, calls = 0, _Usage(), CallDeltas()
         async for data in _sse(response):
             if data == "[DONE]":
                 break
@@ -103,48 +136,18 @@ class WireClient:
                 continue
             text, reasoning = _texts(choice, self.wire)
             total = chunk.get("timings", {}).get("predicted_n") if self.own else None
-            tokens = max(0, int(total) - counted) if total is not None else int(bool(text or reasoning))
+            called = calls.read(choice)
+            some = bool(text or reasoning or called)
+            tokens = max(0, int(total) - counted) if total is not None else int(some)
             counted += tokens
+            made: tuple[Call, ...] = ()
             if choice.get("finish_reason") is not None:
                 reason = "length" if choice["finish_reason"] == "length" else "stop"
-            yield EnginePiece(text, reasoning, tokens)
+                made = calls.whole()
+            yield EnginePiece(text, reasoning, tokens, logprobs_of(choice), made)
         if reason is None:
             raise EngineError("serving.engine_gone", reason="the stream ended in the middle of the answer")
         yield EngineFinish(reason, usage.prompt, usage.completion, usage.cached)
-
-    def _body(self, request: EngineRequest) -> dict[str, Any]:
-        sampling = request.sampling
-        body: dict[str, Any] = {
-            "model": self.model,
-            "stream": True,
-            "stream_options": {"include_usage": True},
-            "max_tokens": sampling.max_tokens,
-            "temperature": sampling.temperature,
-            "top_p": sampling.top_p,
-            "presence_penalty": sampling.presence_penalty,
-            "frequency_penalty": sampling.frequency_penalty,
-        }
-        if sampling.seed is not None:
-            body["seed"] = sampling.seed
-        if self.wire == "completions":
-            body["prompt"] = list(request.prompt_ids)
-        else:
-            body["messages"] = [{"role": message.role, "content": message.content} for message in request.messages]
-        # Outside of OpenAI's own set: strict servers refuse fields they do not know, so only those asked for are sent.
-        if self.own or sampling.top_k:
-            body["top_k"] = sampling.top_k
-        if self.own or sampling.min_p:
-            body["min_p"] = sampling.min_p
-        if self.own:
-            # llama.cpp's name for it; its default window of 64 tokens would differ from transformers' whole text.
-            window = len(request.prompt_ids) + sampling.max_tokens
-            body |= {"repeat_penalty": sampling.repetition_penalty, "repeat_last_n": window, "cache_prompt": True}
-            body |= {"return_progress": True, "timings_per_token": True}
-        elif sampling.repetition_penalty != 1.0:
-            body["repetition_penalty"] = sampling.repetition_penalty
-        if request.stop_ids and self.wire == "completions":
-            body["stop_token_ids"] = list(request.stop_ids)
-        return body
 
 
 class _Usage:
@@ -173,6 +176,10 @@ async def _sse(response: aiohttp.ClientResponse) -> AsyncIterator[str]:
         raise EngineError("serving.engine_garbage", reason=str(error)) from error
     except RuntimeError as error:  # aiohttp's word for reading on after the session was closed
         raise EngineError("serving.engine_gone", reason=str(error)) from error
+
+
+def _headers(request_id: str) -> dict[str, str]:
+    return {"X-Request-Id": request_id} if request_id else {}
 
 
 def _json(data: str) -> dict[str, Any]:

@@ -10,7 +10,8 @@ from starlette.responses import Response
 from danlu.server.access import ServicesDep
 from danlu.server.streaming import respond
 from danlu.serving import api
-from danlu.serving.openai_wire import AnswerRequest, WireError
+from danlu.serving.answer_request import AnswerRequest
+from danlu.serving.openai_requests import WireError
 
 router = APIRouter(tags=["answer"])
 _BODY = {"requestBody": {"content": {"application/json": {"schema": AnswerRequest.model_json_schema()}}}}
