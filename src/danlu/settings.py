@@ -18,13 +18,25 @@ LogLevel = Literal["debug", "info", "warning", "error"]
 
 
 class Settings(BaseSettings):
-    """Settings of one process, read from the environment once at its start."""
+    """Settings of one process, read from the environment once at its start.
+
+    Attributes:
+        home: the folder that holds everything.
+        database_url: another database than the built-in one.
+        log_level: what is printed.
+        log_prompts: write questions and answers of the API into its log, too.
+        require_key: refuse callers without an API key also while no key has been made.
+        api_key: one key beside those that were made; may call everything, without bounds.
+    """
 
     model_config = SettingsConfigDict(env_prefix="DANLU_", extra="ignore")
 
     home: Path = Field(default_factory=lambda: Path.home() / ".danlu")
     database_url: str | None = None
     log_level: LogLevel = "info"
+    log_prompts: bool = False
+    require_key: bool = False
+    api_key: str | None = Field(None, min_length=8)
 
 
 @dataclass(frozen=True)

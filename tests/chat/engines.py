@@ -107,7 +107,7 @@ class ScriptedRegistry(GatewayRegistry):
         self.script = script
 
     async def _gateway(self, served: ServedModel) -> Gateway:
-        gateway = Gateway(ScriptedEngine(served.spec, self.script), WordPrompts(), self._limits)
+        gateway = Gateway(ScriptedEngine(served.spec, self.script), WordPrompts(), self._limits, books=self.books)
         gateway.subscribe(lambda state: self._tell(gateway, state))
         await gateway.start()
         return gateway

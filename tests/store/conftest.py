@@ -45,7 +45,7 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Store]:
         return
     shared: Store = request.getfixturevalue("shared_postgres")
     with shared.database.write() as session:
-        session.execute(text("TRUNCATE assistants, conversations, messages"))
+        session.execute(text("TRUNCATE assistants, conversations, messages, assistant_versions, api_keys, key_usage"))
     yield shared
 
 

@@ -24,8 +24,8 @@ NEXT = '''
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 branch_labels = None
 depends_on = None
 
@@ -43,7 +43,7 @@ def later(tmp_path: Path) -> Path:
     """A history of tables with one more step."""
     folder = tmp_path / "later"
     shutil.copytree(Path(str(files("danlu.store"))) / "migrations", folder)
-    (folder / "versions" / "0002_later.py").write_text(NEXT.format(more=""), encoding="utf-8")
+    (folder / "versions" / "0003_later.py").write_text(NEXT.format(more=""), encoding="utf-8")
     return folder
 
 
@@ -70,9 +70,9 @@ def test_a_database_of_a_newer_program_is_refused_and_left_alone(
     with pytest.raises(StoreError) as caught:
         Store.open(tmp_path / "danlu.db", database_url)
     assert caught.value.key == "store.newer_schema"
-    assert "0002" in caught.value.message("en")
+    assert "0003" in caught.value.message("en")
     with fresh_store.database.read() as session:
-        assert session.scalar(text("SELECT version_num FROM alembic_version")) == "0002"
+        assert session.scalar(text("SELECT version_num FROM alembic_version")) == "0003"
 
 
 def test_a_later_step_keeps_the_rows(fresh_store: Store, later: Path) -> None:
@@ -99,11 +99,11 @@ def test_a_copy_of_the_file_is_kept_before_a_change(tmp_path: Path, later: Path)
 def test_a_step_that_fails_leaves_the_database_as_it_was(fresh_store: Store, later: Path) -> None:
     conversation = fresh_store.conversations.create(make_assistant(fresh_store).id)
     more = 'op.execute("INSERT INTO no_such_table VALUES (1)")'
-    (later / "versions" / "0002_later.py").write_text(NEXT.format(more=more), encoding="utf-8")
+    (later / "versions" / "0003_later.py").write_text(NEXT.format(more=more), encoding="utf-8")
     with pytest.raises(StoreError):
         migrate(fresh_store.database, later)
     with fresh_store.database.read() as session:
-        assert session.scalar(text("SELECT version_num FROM alembic_version")) == "0001"
+        assert session.scalar(text("SELECT version_num FROM alembic_version")) == "0002"
     assert fresh_store.conversations.get(conversation.id) == conversation
 
 
@@ -111,7 +111,7 @@ def test_a_step_that_breaks_a_reference_is_undone(tmp_path: Path, later: Path) -
     with Store.open(tmp_path / "danlu.db") as store:
         conversation = store.conversations.create(make_assistant(store).id)
         more = 'op.execute("DELETE FROM assistants")'
-        (later / "versions" / "0002_later.py").write_text(NEXT.format(more=more), encoding="utf-8")
+        (later / "versions" / "0003_later.py").write_text(NEXT.format(more=more), encoding="utf-8")
         with pytest.raises(StoreError, match="foreign_key_check"):
             migrate(store.database, later)
         assert store.conversations.get(conversation.id) == conversation

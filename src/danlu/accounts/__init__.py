@@ -1,1 +1,1 @@
-"""Users, login sessions and keys. Empty until accounts are built: the server serves loopback only."""
+"""Keys of programs that call the API. Users and their sessions are not built: the server serves loopback only."""

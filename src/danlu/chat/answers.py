@@ -19,7 +19,7 @@ from danlu.chat.history import branch_to, prompt_for
 from danlu.chat.pool import Pool
 from danlu.chat.room import Room
 from danlu.errors import DanluError
-from danlu.serving.engine import Finish, Queued, Started, TextPiece
+from danlu.serving.engine import Finish, Origin, Queued, Started, TextPiece
 from danlu.serving.registry import Entry
 from danlu.store.messages import storable
 from danlu.store.records import Conversation, Message, MessageError, MessageStatus, Provenance
@@ -124,7 +124,8 @@ class Answer:
         branch = branch_to(self._room.messages, question)
         prompt = await prompt_for(door, branch)
         self._measures.dropped_turns = prompt.dropped_turns
-        request = door.served.request(prompt.messages)
+        origin = Origin(door.served.name, "chat", self.message_id)
+        request = door.served.request(prompt.messages, origin=origin)
         async with aclosing(door.gateway.generate(request)) as events:
             async for event in events:
                 match event:

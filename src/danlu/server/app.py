@@ -8,7 +8,7 @@ from danlu import __version__
 from danlu.server import web, ws
 from danlu.server.middleware import BodyLimit, Context, Guard, Headers
 from danlu.server.problems import add_error_handlers
-from danlu.server.routes import answer, app_info, assistants, conversations, docs, health, openai
+from danlu.server.routes import answer, app_info, assistants, conversations, docs, health, metrics, openai
 from danlu.server.services import Services
 
 
@@ -17,13 +17,13 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Danlu", version=__version__, docs_url=None, redoc_url=None)
     app.state.services = services
     add_error_handlers(app)
-    for routes in (health, answer, openai, app_info, assistants, conversations, docs, ws):
+    for routes in (health, metrics, answer, openai, app_info, assistants, conversations, docs, ws):
         app.include_router(routes.router)
     # Last: it answers every address that nothing else did.
     app.include_router(web.router)
     # The one added last is the outermost.
     app.add_middleware(BodyLimit)
     app.add_middleware(Guard, hosts=services.hosts)
-    app.add_middleware(Context)
+    app.add_middleware(Context, answered=services.answered)
     app.add_middleware(Headers)
     return app

@@ -7,9 +7,10 @@ From the outside in: ``Headers`` (security, caching), ``Context`` (id, language,
 from __future__ import annotations
 
 import logging
+import re
 import time
 import uuid
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final
 from urllib.parse import parse_qs, urlsplit
 
@@ -27,6 +28,7 @@ log = logging.getLogger(__name__)
 BODY_LIMIT: Final = 1 << 20
 _DRAIN_LIMIT: Final = 16 << 20
 _SAFE: Final = frozenset({"GET", "HEAD", "OPTIONS"})
+_REQUEST_ID: Final = re.compile(r"[A-Za-z0-9._:-]{1,64}")
 _PROGRAM_PATHS: Final = ("/api/", "/v1/", "/answer", "/ws")
 _SECURITY: Final = {
     # Styles may be inline: KaTeX sets style attributes and Reka UI inserts a style element. Without foreign images and
@@ -53,17 +55,26 @@ def language_of(scope: Scope) -> Language | None:
 
 
 class Context:
-    """Numbers the request, sets its language, and turns a defect into a 500 that tells nothing of the inside."""
+    """Numbers the request, sets its language, and turns a defect into a 500 that tells nothing of the inside.
 
-    def __init__(self, app: ASGIApp) -> None:
+    A caller's own ``X-Request-Id`` is taken over, so that its log and ours can be matched.
+
+    Args:
+        app: the application.
+        answered: told the method and status of every answer over HTTP.
+    """
+
+    def __init__(self, app: ASGIApp, answered: Callable[[str, int], None]) -> None:
         self._app = app
+        self._answered = answered
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one connection."""
         if scope["type"] not in {"http", "websocket"}:
             await self._app(scope, receive, send)
             return
-        request_id = uuid.uuid4().hex[:16]
+        request_id = _request_id(scope)
+        scope.setdefault("state", {})["request_id"] = request_id
         begun, status = time.monotonic(), 0
 
         async def tagged(message: Message) -> None:
@@ -84,8 +95,14 @@ class Context:
                 await response(scope, receive, tagged)
             finally:
                 if scope["type"] == "http":
+                    self._answered(scope["method"], status)
                     milliseconds = 1000 * (time.monotonic() - begun)
                     log.debug("%s %s %s %d %.0f ms", request_id, scope["method"], scope["path"], status, milliseconds)
+
+
+def _request_id(scope: Scope) -> str:
+    given = RequestHeaders(scope=scope).get("x-request-id", "")
+    return given if _REQUEST_ID.fullmatch(given) else uuid.uuid4().hex[:16]
 
 
 class Headers:

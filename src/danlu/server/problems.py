@@ -10,9 +10,10 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
+from danlu.accounts.errors import QuotaError
 from danlu.errors import BusyError, DanluError, NotFoundError
 from danlu.i18n import LANGUAGES, catalogue, t
-from danlu.serving import api
+from danlu.serving import anthropic_wire, api
 
 PROBLEM_TYPE: Final = "application/problem+json"
 
@@ -45,11 +46,14 @@ class RefusedError(DanluError):
 
 def error_response(error: DanluError, path: str) -> JSONResponse:
     """Return the response for an error at ``path``, in the language in force."""
+    if path.startswith("/v1/messages"):
+        status, headers, _ = api.error_response(error)
+        return JSONResponse(anthropic_wire.error_body(error), status, headers)
     if path.startswith("/v1/"):
         status, headers, body = api.error_response(error)
         return JSONResponse(body, status, headers)
     status = error.http_status if isinstance(error, RefusedError) else error.status
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, BusyError) else {}
+    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, BusyError | QuotaError) else {}
     return JSONResponse({**error.problem(), "status": status}, status, headers, media_type=PROBLEM_TYPE)
 
 

@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from danlu.accounts.keys import KeyRing
 from danlu.chat.conversations import Conversations
 from danlu.chat.directory import Directory, Listed
 from danlu.chat.hub import Hub
@@ -18,6 +19,9 @@ from danlu.chat.streams import Streams
 from danlu.chat.wire import ModelView
 from danlu.errors import DanluError
 from danlu.models.versions import load_version
+from danlu.server.books import BookKeeper
+from danlu.serving.accounting import AnswerRecord, Books
+from danlu.serving.metrics import Metrics
 from danlu.serving.registry import GatewayRegistry
 from danlu.serving.served import ServedModel
 from danlu.settings import Home, Settings
@@ -41,6 +45,7 @@ class Services:
         home: the folder that is served.
         hosts: names under which the server may be addressed.
         registry: engines by assistant name.
+        metrics: what is counted.
         sockets: open WebSockets.
 
     Args:
@@ -50,6 +55,7 @@ class Services:
     """
 
     store: Store
+    keys: KeyRing
     directory: Directory
     hub: Hub
     streams: Streams
@@ -61,7 +67,10 @@ class Services:
         self.settings = settings
         self.home = Home(settings.home)
         self.hosts = (*LOOPBACK_NAMES, *hosts)
+        self._books: BookKeeper | None = None
         self.registry = registry or GatewayRegistry()
+        self.registry.books = Books(self._enter, keep_texts=settings.log_prompts)
+        self.metrics = Metrics(self.registry)
         self.sockets: set[Socket] = set()
         self._lock = HomeLock(settings.home)
         self._preparing: asyncio.Task[None] | None = None
@@ -88,6 +97,8 @@ class Services:
         if not self._lock.held:
             self.claim()
         self.store = await asyncio.to_thread(Store.open, self.home, self.settings.database_url)
+        self.keys = KeyRing(self.store)
+        self._books = BookKeeper(self.metrics, self.keys, self.home.logs)
         pool = Pool()
         rooms = Rooms(self.store, pool)
         self.hub = Hub()
@@ -114,8 +125,18 @@ class Services:
                     await self._preparing
             await self.streams.close()
             await self.registry.close()
+            if self._books is not None:
+                await self._books.close()
             await asyncio.to_thread(self.store.close)
         self._lock.release()
+
+    def answered(self, method: str, status: int) -> None:
+        """Count an answer over HTTP."""
+        self.metrics.answered(method, status)
+
+    def _enter(self, record: AnswerRecord) -> None:
+        if self._books is not None:
+            self._books.enter(record)
 
     async def serve_assistant(self, assistant: Assistant) -> None:
         """Read an assistant's version and begin to start its engine; what is wrong then stands in the directory."""

@@ -1,4 +1,4 @@
-"""What is kept of each request to a gateway: who asked, how it ended, tokens and times. Never what was said.
+"""What is kept of each request to a gateway: who asked, how it ended, tokens and times; texts only where switched on.
 
 One record a request, made when it is over, also for callers who left and for those who were turned away. Metrics, the
 log of answers and the use of API keys are made from it.
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from danlu.errors import DanluError
-from danlu.serving.engine import Finish, FinishReason, Origin
+from danlu.serving.engine import Finish, FinishReason, Origin, TextPiece
 
 Outcome = FinishReason | Literal["left", "refused", "failed"]
 
@@ -34,6 +34,7 @@ class AnswerRecord:
         queued_seconds: until a slot was free; None when none was.
         first_token_seconds: from the slot to the first token; None when none came.
         seconds: from the arrival to the end.
+        texts: question and answer, where these are kept.
     """
 
     origin: Origin
@@ -47,9 +48,20 @@ class AnswerRecord:
     queued_seconds: float | None
     first_token_seconds: float | None
     seconds: float
+    texts: tuple[str, str] | None = None
 
 
-Observer = Callable[[AnswerRecord], None]
+@dataclass(frozen=True)
+class Books:
+    """Where the accounts of requests go.
+
+    Attributes:
+        enter: called with each account when its request is over.
+        keep_texts: put question and answer into it.
+    """
+
+    enter: Callable[[AnswerRecord], None]
+    keep_texts: bool = False
 
 
 class Account:
@@ -59,9 +71,12 @@ class Account:
         origin: who asks.
         model_id: the version asked.
         engine: kind of its engine.
+        question: what was asked, where it is to be kept.
     """
 
-    def __init__(self, origin: Origin, model_id: str, engine: str) -> None:
+    def __init__(self, origin: Origin, model_id: str, engine: str, question: str | None = None) -> None:
+        self._question = question
+        self._answer = ""
         self._origin, self._model_id, self._engine = origin, model_id, engine
         self._begun = time.monotonic()
         self._slot: float | None = None
@@ -74,6 +89,11 @@ class Account:
         """Note that the request has a slot."""
         self._slot = time.monotonic()
         self._prompt_tokens = prompt_tokens
+
+    def said(self, piece: TextPiece) -> None:
+        """Note what is said, where it is to be kept."""
+        if self._question is not None:
+            self._answer += piece.content
 
     def generated(self, tokens: int) -> None:
         """Note tokens that came."""
@@ -107,4 +127,5 @@ class Account:
             queued_seconds=None if slot is None else slot - self._begun,
             first_token_seconds=None if slot is None or self._first is None else self._first - slot,
             seconds=time.monotonic() - self._begun,
+            texts=None if self._question is None else (self._question, self._answer),
         )

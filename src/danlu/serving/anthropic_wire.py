@@ -12,11 +12,11 @@ from typing import Annotated, Any, Final, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from danlu.accounts.errors import NoKeyError, QuotaError
 from danlu.errors import BusyError, DanluError
 from danlu.models.messages import Message, ToolCall
 from danlu.serving import openai_wire as wire
 from danlu.serving.answering import Whole
-from danlu.serving.caller import NoKeyError, QuotaError
 from danlu.serving.engine import Call, Finish, Form, TextPiece
 from danlu.serving.openai_requests import WireError
 from danlu.serving.openai_wire import Json

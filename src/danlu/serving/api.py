@@ -23,13 +23,14 @@ from collections.abc import Awaitable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
+from danlu.accounts.errors import QuotaError
 from danlu.errors import BusyError, DanluError
 from danlu.i18n import Language
 from danlu.serving import openai_wire as wire
 from danlu.serving.answer_request import AnswerRequest
 from danlu.serving.answering import Stream, answers
 from danlu.serving.anthropic_wire import MessageAnswers, MessagesRequest
-from danlu.serving.caller import Caller, QuotaError
+from danlu.serving.caller import Caller
 from danlu.serving.engine import Form, GenerationRequest
 from danlu.serving.formats import ChatAnswers, PlainAnswers, TextAnswers
 from danlu.serving.openai_requests import ChatCompletionRequest, CompletionRequest, EmbeddingsRequest, parse

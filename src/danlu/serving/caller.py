@@ -3,36 +3,11 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import ClassVar, Literal
 
-from danlu.errors import DanluError, NotFoundError
+from danlu.errors import NotFoundError
 from danlu.serving.engine import Origin
 from danlu.serving.registry import Entry, GatewayRegistry
-
-
-class NoKeyError(DanluError):
-    """A key is needed and there is none, or the one that was sent is not valid (any more)."""
-
-    status: ClassVar[int] = 401
-
-
-class QuotaError(DanluError):
-    """A key has used what it may use; ``retry_after`` says in how many seconds there is more."""
-
-    status: ClassVar[int] = 429
-
-    def __init__(
-        self,
-        key: str,
-        /,
-        *,
-        retry_after: int,
-        code: Literal["rate_limit_exceeded", "insufficient_quota"],
-        **params: object,
-    ) -> None:
-        super().__init__(key, None, retry_after=retry_after, **params)
-        self.retry_after = retry_after
-        self.code = code
+from danlu.store.records import ApiKey
 
 
 @dataclass(frozen=True)
@@ -42,13 +17,13 @@ class Caller:
     Attributes:
         route: the address that is called.
         request_id: the same in the answer's header, in the log and at the engine.
-        key_id: the API key; None without one.
+        key: the API key; None without one.
         assistants: names that may be called; None for all.
     """
 
     route: str = ""
     request_id: str = ""
-    key_id: str | None = None
+    key: ApiKey | None = None
     assistants: frozenset[str] | None = None
 
     def names(self, registry: GatewayRegistry) -> list[str]:
@@ -71,4 +46,4 @@ class Caller:
 
     def origin(self, name: str) -> Origin:
         """Return the origin of a request for a name."""
-        return Origin(name, self.route, self.request_id, self.key_id)
+        return Origin(name, self.route, self.request_id, None if self.key is None else self.key.id)

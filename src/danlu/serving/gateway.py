@@ -15,7 +15,7 @@ from dataclasses import dataclass
 
 from danlu.errors import DanluError, EngineTimeoutError, TooLargeError, UsageError
 from danlu.models.messages import Message
-from danlu.serving.accounting import Account, Observer
+from danlu.serving.accounting import Account, Books
 from danlu.serving.admission import Admission, Ticket
 from danlu.serving.answer import AnswerBuilder
 from danlu.serving.engine import (
@@ -84,7 +84,7 @@ class Gateway:
         limits: queue and times.
         encoder: text → token ids without a template, for callers who write prompts themselves; None when the engine
             does not take token ids.
-        observer: told the account of every request when it is over.
+        books: where the account of every request goes.
     """
 
     def __init__(
@@ -94,12 +94,12 @@ class Gateway:
         limits: Limits | None = None,
         *,
         encoder: Callable[[str], Sequence[int]] | None = None,
-        observer: Observer | None = None,
+        books: Books | None = None,
     ) -> None:
         self.engine = engine
         self.prompts = prompts
         self._encoder = encoder
-        self._observer = observer
+        self._books = books
         self.limits = limits or Limits()
         self._admission = Admission(engine.spec.slots, self.limits.queue)
         self._rendering = asyncio.Lock()  # a tokenizer object is not for two threads at once
@@ -190,7 +190,8 @@ class Gateway:
             EngineError: the engine is down or broke off.
             EngineTimeoutError: no first token, no sign of life, or no end in time.
         """
-        account = Account(request.origin, self.model_id, self.engine.spec.kind)
+        question = _question(request) if self._books is not None and self._books.keep_texts else None
+        account = Account(request.origin, self.model_id, self.engine.spec.kind, question)
         try:
             async with aclosing(self._generate(request, account)) as events:
                 async for event in events:
@@ -199,8 +200,8 @@ class Gateway:
             account.failed(error)
             raise
         finally:
-            if self._observer is not None:
-                self._observer(account.record())
+            if self._books is not None:
+                self._books.enter(account.record())
 
     async def embed(self, texts: Sequence[str], origin: Origin) -> Embeddings:
         """Return the vectors of texts; they take a place in the queue as an answer does.
@@ -222,8 +223,8 @@ class Gateway:
             account.finished(Finish("stop", made.tokens, 0, 0, 0.0, None, None))
             return made
         finally:
-            if self._observer is not None:
-                self._observer(account.record())
+            if self._books is not None:
+                self._books.enter(account.record())
 
     async def _embed(self, request: EmbeddingRequest, account: Account) -> Embeddings:
         ticket = self._admission.enter()
@@ -286,11 +287,13 @@ class Gateway:
                     self._tokens += piece.tokens
                     account.generated(piece.tokens)
                     if text is not None:
+                        account.said(text)
                         yield text
                     if not builder.ended:
                         continue
                 rest = builder.close()
                 if rest is not None:
+                    account.said(rest)
                     yield rest
                 self._answers += 1
                 yield builder.finish(piece if isinstance(piece, EngineFinish) else None)
@@ -346,3 +349,10 @@ class Gateway:
         self._admission.leave(ticket, seconds)
         if self._admission.running == 0 and self._admission.waiting == 0:
             self._idle.set()
+
+
+def _question(request: GenerationRequest) -> str:
+    """Return what was asked, for the log: the last message, or that token ids were sent."""
+    if request.messages:
+        return request.messages[-1].content
+    return f"({len(request.prompt_ids or ())} token ids)"

@@ -14,9 +14,9 @@ import uuid
 from collections.abc import Sequence
 from typing import Any
 
+from danlu.accounts.errors import NoKeyError, QuotaError
 from danlu.errors import BusyError, DanluError, TooLargeError
 from danlu.i18n import Language
-from danlu.serving.caller import NoKeyError, QuotaError
 from danlu.serving.engine import Call, Embeddings, Finish, TokenLogprob
 from danlu.serving.openai_requests import WireError
 

@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from danlu.errors import NotFoundError
-from danlu.serving.accounting import Observer
+from danlu.serving.accounting import Books
 from danlu.serving.engine import EngineSpec, EngineState
 from danlu.serving.gateway import Gateway, Limits
 from danlu.serving.served import ServedModel, make_gateway
@@ -33,15 +33,18 @@ class Entry:
 class GatewayRegistry:
     """All served names of this process.
 
+    Attributes:
+        books: where the account of every request goes; set before anything is served.
+
     Args:
         limits: for every gateway.
         drain: seconds that a replaced engine may take for the answers under way.
-        observer: told the account of every request.
+        books: where the account of every request goes.
     """
 
-    def __init__(self, limits: Limits | None = None, *, drain: float = 600.0, observer: Observer | None = None) -> None:
+    def __init__(self, limits: Limits | None = None, *, drain: float = 600.0, books: Books | None = None) -> None:
         self._limits = limits
-        self._observer = observer
+        self.books = books
         self._drain = drain
         self._entries: dict[str, Entry] = {}
         self._gateways: dict[EngineSpec, Gateway] = {}
@@ -135,7 +138,7 @@ class GatewayRegistry:
     async def _gateway(self, served: ServedModel) -> Gateway:
         gateway = self._gateways.get(served.spec)
         if gateway is None:
-            gateway = make_gateway(served, self._limits, self._observer)
+            gateway = make_gateway(served, self._limits, self.books)
             self._gateways[served.spec] = gateway
             gateway.subscribe(lambda state, door=gateway: self._tell(door, state))  # type: ignore[misc]
             await gateway.start()

@@ -14,7 +14,7 @@ from danlu.errors import NotFoundError, UsageError
 from danlu.models.chat_format import ChatFormat
 from danlu.models.messages import Message
 from danlu.models.versions import Export, GenerationDefaults, ModelVersion, load_version
-from danlu.serving.accounting import Observer
+from danlu.serving.accounting import Books
 from danlu.serving.engine import Engine, EngineKind, EngineSpec, Form, GenerationRequest, Origin, Sampling
 from danlu.serving.gateway import Gateway, Limits
 from danlu.serving.openai_engine import OpenAIEngine
@@ -159,11 +159,11 @@ class ServedModel:
         )
 
 
-def make_gateway(served: ServedModel, limits: Limits | None = None, observer: Observer | None = None) -> Gateway:
+def make_gateway(served: ServedModel, limits: Limits | None = None, books: Books | None = None) -> Gateway:
     """Return a gateway for a served model; its engine is not started yet."""
     engine: Engine = OpenAIEngine(served.spec) if served.spec.kind == "openai" else ChildEngine(served.spec)
     encoder = served.encoder if served.spec.wire == "completions" else None
-    return Gateway(engine, served.prompts, limits, encoder=encoder, observer=observer)
+    return Gateway(engine, served.prompts, limits, encoder=encoder, books=books)
 
 
 def parse_engine(text: str) -> tuple[EngineKind, str | None]:

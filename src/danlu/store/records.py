@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import datetime
+from datetime import date, datetime
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field
@@ -44,6 +44,59 @@ class Assistant(_Record):
     generation: GenerationDefaults
     created_at: datetime
     updated_at: datetime
+
+
+class AssistantVersion(_Record):
+    """A version that an assistant has been given.
+
+    Attributes:
+        number: 1 is the first.
+        version_id: the model version.
+        engine: what it was served by.
+        put_at: when.
+    """
+
+    number: int
+    version_id: str
+    engine: str
+    put_at: datetime
+
+
+class ApiKey(_Record):
+    """A key of a program that calls the API.
+
+    Attributes:
+        id: stable name for programs.
+        name: what people call it; unique.
+        hint: its beginning, to tell keys apart.
+        assistants: names that it may call; None for all.
+        requests_per_minute: None for no bound.
+        tokens_per_day: read and written, by the day of UTC; None for no bound.
+        expires_at: from then on it is refused; None for never.
+        revoked_at: since when it is refused; None while it is not.
+        last_used_at: None before its first use.
+    """
+
+    id: str
+    name: str
+    hint: str
+    assistants: tuple[str, ...] | None
+    requests_per_minute: int | None
+    tokens_per_day: int | None
+    created_at: datetime
+    expires_at: datetime | None
+    revoked_at: datetime | None
+    last_used_at: datetime | None
+
+
+class KeyUsage(_Record):
+    """What a key has used on a day of UTC."""
+
+    key_id: str
+    day: date
+    requests: int
+    prompt_tokens: int
+    completion_tokens: int
 
 
 class MessageError(_Record):

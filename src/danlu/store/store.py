@@ -13,6 +13,7 @@ from danlu.settings import Home
 from danlu.store.assistants import AssistantTable
 from danlu.store.conversations import ConversationTable
 from danlu.store.database import Database
+from danlu.store.keys import KeyTable
 from danlu.store.messages import MessageTable
 from danlu.store.migrate import migrate
 
@@ -24,6 +25,7 @@ class Store:
         assistants: what people talk to.
         conversations: the list of conversations.
         messages: questions and answers.
+        keys: of programs that call the API, and what they have used.
     """
 
     def __init__(self, database: Database) -> None:
@@ -31,6 +33,7 @@ class Store:
         self.assistants = AssistantTable(database)
         self.conversations = ConversationTable(database)
         self.messages = MessageTable(database)
+        self.keys = KeyTable(database)
 
     @classmethod
     def open(cls, home: Home | Path, database_url: str | None = None) -> Self:
