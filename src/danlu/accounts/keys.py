@@ -105,11 +105,11 @@ class KeyRing:
         self._requests: dict[str, deque[float]] = {}
 
     def needed(self) -> bool:
-        """Say whether callers need a key: as soon as there is one that is valid."""
+        """Say whether callers need a key: as soon as there is one, so that revoking the last one opens nothing."""
         with self._lock:
             looked, value = self._needed
             if self._clock() - looked > _FRESH_SECONDS:
-                value = self._store.keys.any_valid()
+                value = self._store.keys.any()
                 self._needed = (self._clock(), value)
             return value
 

@@ -7,7 +7,20 @@ import sys
 import typer
 from rich.markup import escape
 
-from danlu.cli import data, evaluate, export, labels, machine, models, quickstart, runs, serve, train
+from danlu.cli import (
+    assistants,
+    data,
+    evaluate,
+    export,
+    keys,
+    labels,
+    machine,
+    models,
+    quickstart,
+    runs,
+    serve,
+    train,
+)
 from danlu.cli.common import console
 from danlu.cli.render import print_error
 from danlu.errors import DanluError
@@ -34,6 +47,8 @@ machine.register(app)
 app.add_typer(models.app, name="models", help=t("cli.models"))
 app.add_typer(data.app, name="data", help=t("cli.data"))
 app.add_typer(runs.app, name="runs", help=t("cli.runs"))
+app.add_typer(assistants.app, name="assistants", help=t("cli.assistants"))
+app.add_typer(keys.app, name="keys", help=t("cli.keys"))
 
 
 def run(arguments: list[str] | None = None) -> None:

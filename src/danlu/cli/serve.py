@@ -15,8 +15,11 @@ import typer
 
 from danlu.cli.common import HomeOption, console, settings_for
 from danlu.cli.versions import version_for
+from danlu.errors import UsageError
 from danlu.i18n import t
 from danlu.settings import Home, Settings
+
+_SHORTEST_KEY = 8
 
 HostOption = Annotated[str, typer.Option("--host", help=t("cli.opt_host"))]
 PortOption = Annotated[int, typer.Option("--port", help=t("cli.opt_port"))]
@@ -41,6 +44,10 @@ def serve(
     engine: Annotated[str, typer.Option("--engine", help=t("cli.opt_engine"))] = "auto",
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
+    api_key: Annotated[
+        str | None,
+        typer.Option("--api-key", metavar="KEY", help=t("cli.opt_api_key"), envvar="DANLU_API_KEY", show_envvar=True),
+    ] = None,
     home: HomeOption = None,
 ) -> None:
     """Put a run or a model into service and start."""
@@ -48,10 +55,18 @@ def serve(
     from danlu.store.store import Store
 
     settings = settings_for(home)
+    if api_key is not None:
+        settings = _with_key(settings, api_key)
     version = version_for(Home(settings.home), name)
     with Store.open(Home(settings.home), settings.database_url) as store:
         ensure_assistant(store, version, version.name, "", (), engine=engine)
     run_until_stopped(settings, host, port, open_browser=False)
+
+
+def _with_key(settings: Settings, key: str) -> Settings:
+    if len(key) < _SHORTEST_KEY:
+        raise UsageError("cli.key_too_short", least=_SHORTEST_KEY)
+    return settings.model_copy(update={"api_key": key})
 
 
 def run_until_stopped(settings: Settings, host: str, port: int, *, open_browser: bool) -> None:
