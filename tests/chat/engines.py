@@ -53,6 +53,9 @@ class ScriptedEngine:
     def subscribe(self, listener: StateListener) -> Callable[[], None]:
         return self._states.subscribe(listener)
 
+    def expect(self) -> None:
+        self._states.set("loading")
+
     async def start(self) -> None:
         self._states.set("loading")
         self._states.set("ready")

@@ -19,6 +19,7 @@ from danlu.serving.gateway import Limits
 from danlu.serving.served import ServedModel
 from danlu.settings import Settings
 from danlu.store.records import Assistant
+from danlu.store.store import Store
 from tests.chat.engines import Script, ScriptedRegistry, served_model
 
 VERSION = ModelVersion(id="Danlu-1", name="danlu", created_at="2026-01-01T00:00:00Z", base=BaseModelRef(name="tiny"))
@@ -33,9 +34,11 @@ class ScriptedServices(Services):
         self._served = served
 
     async def start(self) -> None:
+        with Store.open(self.home, self.settings.database_url) as store:
+            ensure_assistant(store, VERSION, self._served.name, "Hi!", ["Who are you?"])
         await super().start()
-        assistant = ensure_assistant(self.store, VERSION, self._served.name, "Hi!", ["Who are you?"])
-        await self.serve_assistant(assistant)
+        while self._served.name not in self.registry.names():
+            await asyncio.sleep(0.01)
 
     async def serve_assistant(self, assistant: Assistant) -> None:
         model = ModelView(version_id=VERSION.id, name=VERSION.name, base=VERSION.base.name)

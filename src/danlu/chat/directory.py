@@ -30,11 +30,13 @@ class Listed:
         assistant: its record.
         model: the version behind it, as far as known.
         problem: why the version cannot be served; None when it is, or will be.
+        waiting: why a newer version could not take over, while this one goes on; None otherwise.
     """
 
     assistant: Assistant
     model: ModelView
     problem: DanluError | None = None
+    waiting: DanluError | None = None
 
 
 class Directory:
@@ -54,6 +56,14 @@ class Directory:
         """Add an assistant, or change what is known of it."""
         self._listed[listed.assistant.id] = listed
         self._tell(listed)
+
+    def remove(self, assistant_id: str) -> None:
+        """Know an assistant no longer."""
+        self._listed.pop(assistant_id, None)
+
+    def find(self, assistant_id: str) -> Listed | None:
+        """Return what is known of an assistant; None when nothing is."""
+        return self._listed.get(assistant_id)
 
     def all(self) -> tuple[Listed, ...]:
         """Return every assistant."""
@@ -140,7 +150,7 @@ def _engine(listed: Listed, entry: Entry | None, lang: Language | None) -> Engin
     return EngineView(
         kind=health.kind,
         state=health.engine.state,
-        detail=health.engine.detail,
+        detail=listed.waiting.message(lang) if listed.waiting is not None else health.engine.detail,
         running=health.running,
         waiting=health.waiting,
         capacity=health.capacity,

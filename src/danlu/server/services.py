@@ -34,6 +34,7 @@ if TYPE_CHECKING:
 
 log = logging.getLogger(__name__)
 
+_FOLLOW_SECONDS: Final = 1.0
 LOOPBACK_NAMES: Final = ("localhost", "127.0.0.1", "[::1]")
 
 
@@ -110,10 +111,11 @@ class Services:
         interrupted = await pool.run(self.store.messages.interrupt_unfinished)
         if interrupted:
             log.warning("%d answers were cut off when the server ended last; their text is kept", interrupted)
+        revision = await pool.run(self.store.assistants.revision)
         assistants = await pool.run(self.store.assistants.list)
         for assistant in assistants:
             self.directory.put(Listed(assistant, _unknown_model(assistant)))
-        self._preparing = asyncio.create_task(self._prepare(assistants), name="prepare assistants")
+        self._preparing = asyncio.create_task(self._prepare(assistants, revision), name="follow assistants")
 
     async def stop(self) -> None:
         """Interrupt answers, stop engines, close the database and give the home free; harmless twice."""
@@ -139,28 +141,66 @@ class Services:
             self._books.enter(record)
 
     async def serve_assistant(self, assistant: Assistant) -> None:
-        """Read an assistant's version and begin to start its engine; what is wrong then stands in the directory."""
+        """Read an assistant's version and begin to start its engine; what is wrong then stands in the directory.
+
+        An assistant that is being served goes on as it was until the new engine is ready, and for good when that fails.
+        """
+        before = self.directory.find(assistant.id)
+        going = before is not None and before.problem is None and assistant.name in self.registry.names()
         model = _unknown_model(assistant)
         try:
             model, served = await asyncio.to_thread(_load, self.home, assistant)
-            self.directory.put(Listed(assistant, model))
+            if not going:
+                self.directory.put(Listed(assistant, model))
             await self.registry.serve(served)
+            self.directory.put(Listed(assistant, model))
         except DanluError as error:
             log.warning("assistant %s cannot be served: %s", assistant.name, error)
-            self.directory.put(Listed(assistant, model, error))
+            if going and before is not None:
+                self.directory.put(replace(before, waiting=error))
+            else:
+                self.directory.put(Listed(assistant, model, error))
 
-    async def _prepare(self, assistants: tuple[Assistant, ...]) -> None:
+    async def _prepare(self, assistants: tuple[Assistant, ...], revision: str) -> None:
+        """Serve what there is, then follow what the command line, or another server, changes."""
         for assistant in assistants:
-            work = asyncio.create_task(self.serve_assistant(assistant))
+            await self._serve_surely(assistant)
+        known = {assistant.id: assistant for assistant in assistants}
+        while True:
+            await asyncio.sleep(_FOLLOW_SECONDS)
             try:
-                await asyncio.wait({work})
-            finally:
-                work.cancel()
-            failure = None if work.cancelled() else work.exception()
-            if failure is not None:
-                # A defect with one assistant must not keep the others from being served.
-                log.error("assistant %s cannot be served", assistant.name, exc_info=failure)
-                self.directory.put(Listed(assistant, _unknown_model(assistant), DanluError("chat.unexpected")))
+                now = await asyncio.to_thread(self.store.assistants.revision)
+                if now == revision:
+                    continue
+                current = {item.id: item for item in await asyncio.to_thread(self.store.assistants.list)}
+            except DanluError as error:
+                log.warning("assistants cannot be looked up: %s", error)
+                continue
+            revision = now
+            for gone in set(known) - set(current):
+                await self._forget(known.pop(gone))
+            for assistant in current.values():
+                if known.get(assistant.id) != assistant:
+                    known[assistant.id] = assistant
+                    await self._serve_surely(assistant)
+
+    async def _serve_surely(self, assistant: Assistant) -> None:
+        work = asyncio.create_task(self.serve_assistant(assistant))
+        try:
+            await asyncio.wait({work})
+        finally:
+            work.cancel()
+        failure = None if work.cancelled() else work.exception()
+        if failure is not None:
+            # A defect with one assistant must not keep the others from being served.
+            log.error("assistant %s cannot be served", assistant.name, exc_info=failure)
+            self.directory.put(Listed(assistant, _unknown_model(assistant), DanluError("chat.unexpected")))
+
+    async def _forget(self, assistant: Assistant) -> None:
+        log.info("assistant %s was removed", assistant.name)
+        self.directory.remove(assistant.id)
+        if assistant.name in self.registry.names():
+            await self.registry.remove(assistant.name)
 
 
 def _load(home: Home, assistant: Assistant) -> tuple[ModelView, ServedModel]:

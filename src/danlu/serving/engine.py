@@ -342,6 +342,10 @@ class Engine(Protocol):
         """Call ``listener`` at every change of state; returns a function that ends it."""
         ...
 
+    def expect(self) -> None:
+        """Say ``loading`` before the start, so that callers wait."""
+        ...
+
     async def start(self) -> None:
         """Begin to start; returns before the engine is ready (``wait_ready``)."""
         ...

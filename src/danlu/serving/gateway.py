@@ -113,6 +113,10 @@ class Gateway:
         """Return the name the model is served under."""
         return self.engine.spec.model_id
 
+    def expect(self) -> None:
+        """Let callers wait for an engine that will be started soon."""
+        self.engine.expect()
+
     async def start(self) -> None:
         """Begin to start the engine; does not wait until it is ready."""
         await self.engine.start()

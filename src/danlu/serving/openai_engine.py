@@ -57,6 +57,10 @@ class OpenAIEngine:
         """Call ``listener`` at every change of state; returns a function that ends it."""
         return self._states.subscribe(listener)
 
+    def expect(self) -> None:
+        """Say ``loading`` before the start, so that callers wait."""
+        self._states.set("loading")
+
     async def start(self) -> None:
         """Begin to look for the server; harmless when begun already."""
         if self._task is not None:

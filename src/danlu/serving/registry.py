@@ -11,6 +11,8 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import psutil
+
 from danlu.errors import NotFoundError
 from danlu.serving.accounting import Books
 from danlu.serving.engine import EngineSpec, EngineState
@@ -18,6 +20,8 @@ from danlu.serving.gateway import Gateway, Limits
 from danlu.serving.served import ServedModel, make_gateway
 
 _log = logging.getLogger(__name__)
+
+_ENGINE_BYTES = 500 * 2**20  # an engine beside its weights: key/value cache, buffers, the interpreter
 
 RegistryListener = Callable[[str, EngineState], None]
 
@@ -91,13 +95,15 @@ class GatewayRegistry:
 
         A new name is entered at once and its engine starts in the background. A name that is already served keeps
         its old engine until the new one is ready; then new callers get the new one, and the old one is stopped when
-        its last answer is done.
+        its last answer is done. Where memory does not hold both, the old one ends first, and callers wait meanwhile.
 
         Raises:
             EngineError: the replacing engine did not become ready; the old one goes on.
         """
         async with self._changing:
             old = self._entries.get(served.name)
+            if old is not None and served.spec not in self._gateways and not _fits_beside(served.spec):
+                return await self._in_order(old, served)
             gateway = await self._gateway(served)
             entry = Entry(served, gateway)
             if old is not None and old.gateway is not gateway:
@@ -112,6 +118,20 @@ class GatewayRegistry:
                 await self._release(old.gateway, drain=self._drain)
             self._tell(gateway, gateway.engine.state)
             return entry
+
+    async def _in_order(self, old: Entry, served: ServedModel) -> Entry:
+        """Replace an engine by one that does not fit beside it; new callers wait for the new one from now on."""
+        _log.warning("memory does not hold two engines: %s changes over one after the other", served.name)
+        gateway = make_gateway(served, self._limits, self.books)
+        gateway.expect()
+        self._gateways[served.spec] = gateway
+        gateway.subscribe(lambda state, door=gateway: self._tell(door, state))  # type: ignore[misc]
+        entry = self._entries[served.name] = Entry(served, gateway)
+        await self._release(old.gateway, drain=self._drain)
+        await asyncio.gather(*self._retiring)
+        await gateway.start()
+        self._tell(gateway, gateway.engine.state)
+        return entry
 
     async def remove(self, name: str) -> None:
         """Serve a name no longer; its engine is stopped when its last answer is done.
@@ -168,3 +188,11 @@ class GatewayRegistry:
             if entry.gateway is gateway:
                 for listener in tuple(self._listeners):
                     listener(name, state)
+
+
+def _fits_beside(spec: EngineSpec) -> bool:
+    """Say whether an engine's weights fit into the memory that is free, beside what runs."""
+    if spec.weights is None or not spec.weights.exists():
+        return True
+    files = [spec.weights] if spec.weights.is_file() else list(spec.weights.glob("*.safetensors"))
+    return psutil.virtual_memory().available > sum(file.stat().st_size for file in files) + _ENGINE_BYTES

@@ -5,12 +5,13 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
-from danlu.errors import NotFoundError, UsageError
+from danlu.errors import ModelError, NotFoundError, UsageError
 from danlu.models.chat_format import ChatFormat
 from danlu.models.messages import Message
 from danlu.models.versions import Export, GenerationDefaults, ModelVersion, load_version
@@ -141,6 +142,18 @@ class ServedModel:
             messages=messages, sampling=self.sampling(overrides), form=form or Form(), origin=origin
         )
 
+    def common_ids(self) -> list[int]:
+        """Return the token ids that every prompt of this model begins with: the system prompt, mostly."""
+        if self.prompts is None:
+            return []
+        asked = [self.request((Message("user", text),)).messages for text in ("a", "?")]
+        try:
+            first, second = (self.prompts.prompt_ids(messages) for messages in asked)
+        except ModelError:
+            return []  # the template refuses the system prompt: every caller will be told so
+        alike = itertools.takewhile(lambda pair: pair[0] == pair[1], zip(first, second, strict=False))
+        return [one for one, _ in alike][: self.spec.context // 2]
+
     def sampling(self, overrides: SamplingOverrides) -> Sampling:
         """Return complete settings: what the caller asked for over this model's defaults."""
         defaults = self.defaults
@@ -161,7 +174,10 @@ class ServedModel:
 
 def make_gateway(served: ServedModel, limits: Limits | None = None, books: Books | None = None) -> Gateway:
     """Return a gateway for a served model; its engine is not started yet."""
-    engine: Engine = OpenAIEngine(served.spec) if served.spec.kind == "openai" else ChildEngine(served.spec)
+    if served.spec.kind == "openai":
+        engine: Engine = OpenAIEngine(served.spec)
+    else:
+        engine = ChildEngine(served.spec, warm_up=served.common_ids)
     encoder = served.encoder if served.spec.wire == "completions" else None
     return Gateway(engine, served.prompts, limits, encoder=encoder, books=books)
 

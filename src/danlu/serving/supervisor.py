@@ -14,7 +14,7 @@ import secrets
 import tempfile
 import threading
 import time
-from collections.abc import AsyncGenerator, Callable
+from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
 from dataclasses import dataclass
 from pathlib import Path
@@ -80,11 +80,18 @@ class ChildEngine:
         spec: ``llamacpp`` or ``transformers``.
         policy: restarts and probes.
         command: program and arguments in place of the engine's own module (tests).
+        warm_up: gives the token ids that every prompt begins with; they are read before the engine is ready.
     """
 
     def __init__(
-        self, spec: EngineSpec, policy: RestartPolicy | None = None, *, command: tuple[str, ...] | None = None
+        self,
+        spec: EngineSpec,
+        policy: RestartPolicy | None = None,
+        *,
+        command: tuple[str, ...] | None = None,
+        warm_up: Callable[[], Sequence[int]] | None = None,
     ) -> None:
+        self._warm_up = warm_up
         self.spec = spec
         self._policy = policy or RestartPolicy()
         self._command = command or tuple(_command(spec))
@@ -112,6 +119,10 @@ class ChildEngine:
     def subscribe(self, listener: StateListener) -> Callable[[], None]:
         """Call ``listener`` at every change of state; returns a function that ends it."""
         return self._states.subscribe(listener)
+
+    def expect(self) -> None:
+        """Say ``loading`` before the start, so that callers wait."""
+        self._states.set("loading")
 
     async def start(self) -> None:
         """Begin to start the child; harmless while it runs, a new attempt after ``failed``."""
@@ -216,7 +227,8 @@ class ChildEngine:
                     f"http://127.0.0.1:{port}/v1", key=key, model=self.spec.model_id, wire="completions", own=True
                 )
                 # A health route that says "ok" proves little (vllm #16259): one real token does.
-                probe = EngineRequest((1,), (), Sampling(max_tokens=1, temperature=0.0, top_p=1.0))
+                ids = tuple(await asyncio.to_thread(self._warm_up)) if self._warm_up is not None else ()
+                probe = EngineRequest(ids or (1,), (), Sampling(max_tokens=1, temperature=0.0, top_p=1.0))
                 async with aclosing(self._client.stream(probe)) as events:
                     async for _ in events:
                         pass

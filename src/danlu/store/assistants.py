@@ -28,6 +28,12 @@ class AssistantTable:
             rows = session.scalars(select(AssistantRow).order_by(AssistantRow.updated_at.desc(), AssistantRow.id))
             return tuple(_record(row) for row in rows)
 
+    def revision(self) -> str:
+        """Return a text that is another one after every change of any assistant; cheap enough to ask every second."""
+        with self._database.read() as session:
+            count, last = session.execute(select(func.count(), func.max(AssistantRow.updated_at))).one()
+            return f"{count} {last}"
+
     def get(self, assistant_id: str) -> Assistant:
         """Return one assistant.
 
