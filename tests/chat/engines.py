@@ -10,7 +10,16 @@ from typing import Any
 from danlu.errors import DanluError
 from danlu.models.messages import Message
 from danlu.models.versions import GenerationDefaults
-from danlu.serving.engine import EngineFinish, EnginePiece, EngineRequest, EngineSpec, EngineState, StateListener
+from danlu.serving.engine import (
+    EmbeddingRequest,
+    Embeddings,
+    EngineFinish,
+    EnginePiece,
+    EngineRequest,
+    EngineSpec,
+    EngineState,
+    StateListener,
+)
 from danlu.serving.gateway import Gateway, Limits
 from danlu.serving.registry import GatewayRegistry
 from danlu.serving.served import ServedModel
@@ -82,6 +91,9 @@ class ScriptedEngine:
         except (asyncio.CancelledError, GeneratorExit):
             script.cancelled += 1
             raise
+
+    async def embed(self, request: EmbeddingRequest) -> Embeddings:
+        return Embeddings(tuple((1.0, 0.0) for _ in request.texts), tokens=len(request.texts))
 
 
 class WordPrompts:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from fastapi import FastAPI
 
 from danlu import __version__
-from danlu.server import web, ws
+from danlu.server import web, ws, ws_answers
 from danlu.server.middleware import BodyLimit, Context, Guard, Headers
 from danlu.server.problems import add_error_handlers
 from danlu.server.routes import answer, app_info, assistants, conversations, docs, health, metrics, openai
@@ -17,7 +19,15 @@ def create_app(services: Services) -> FastAPI:
     app = FastAPI(title="Danlu", version=__version__, docs_url=None, redoc_url=None)
     app.state.services = services
     add_error_handlers(app)
-    for routes in (health, metrics, answer, openai, app_info, assistants, conversations, docs, ws):
+    describe = app.openapi
+
+    def openapi() -> dict[str, Any]:
+        document = describe()
+        document.setdefault("components", {}).setdefault("schemas", {}).update(openai.PARTS)
+        return document
+
+    app.openapi = openapi  # type: ignore[method-assign]
+    for routes in (health, metrics, answer, openai, app_info, assistants, conversations, docs, ws, ws_answers):
         app.include_router(routes.router)
     # Last: it answers every address that nothing else did.
     app.include_router(web.router)

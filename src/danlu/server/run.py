@@ -21,6 +21,7 @@ from danlu.server.app import create_app
 from danlu.server.http import Utf8TargetProtocol
 from danlu.server.services import Services
 from danlu.server.ws import close_sockets
+from danlu.server.ws_answers import close_connections
 
 log = logging.getLogger(__name__)
 
@@ -149,6 +150,7 @@ async def _run(
         log.info("stopping")
         await services.streams.close()
         await close_sockets(services)
+        await close_connections(services.connections)
     finally:
         waiting.cancel()
         server.should_exit = True

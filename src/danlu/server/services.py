@@ -31,6 +31,7 @@ from danlu.store.store import Store
 
 if TYPE_CHECKING:
     from danlu.server.ws import Socket
+    from danlu.server.ws_answers import Answers
 
 log = logging.getLogger(__name__)
 
@@ -47,7 +48,8 @@ class Services:
         hosts: names under which the server may be addressed.
         registry: engines by assistant name.
         metrics: what is counted.
-        sockets: open WebSockets.
+        sockets: open WebSockets of web pages.
+        connections: open WebSockets of back ends.
 
     Args:
         settings: of the process.
@@ -73,6 +75,7 @@ class Services:
         self.registry.books = Books(self._enter, keep_texts=settings.log_prompts)
         self.metrics = Metrics(self.registry)
         self.sockets: set[Socket] = set()
+        self.connections: set[Answers] = set()
         self._lock = HomeLock(settings.home)
         self._preparing: asyncio.Task[None] | None = None
         self._started = False

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from fastapi import APIRouter, Request
 from pydantic import BaseModel
@@ -15,12 +15,14 @@ from danlu.serving.anthropic_wire import MessagesRequest
 from danlu.serving.openai_requests import ChatCompletionRequest, CompletionRequest, EmbeddingsRequest
 
 router = APIRouter(prefix="/v1", tags=["openai"])
+PARTS: Final[dict[str, Any]] = {}
+"""Descriptions that the bodies refer to, for ``components`` of the OpenAPI document."""
 
 
 def takes(kind: type[BaseModel]) -> dict[str, Any]:
-    """Return the description of a body that the route reads by itself."""
+    """Return the description of a body that the route reads by itself; its parts go to ``PARTS``."""
     schema = kind.model_json_schema(ref_template="#/components/schemas/{model}")
-    schema.pop("$defs", None)
+    PARTS.update(schema.pop("$defs", {}))
     return {"requestBody": {"required": True, "content": {"application/json": {"schema": schema}}}}
 
 
