@@ -150,6 +150,7 @@ class EngineRequest:
         form: schema and log probabilities; tools only on the ``chat`` wire, elsewhere they stand in the prompt.
         shown: special tokens that are wanted as text (marks of tool calls); others are not printed.
         request_id: sent along, so that an engine's log can be matched with ours.
+        slot: of llama.cpp's, in which the prompt's beginning may be cached; None where the engine decides.
     """
 
     prompt_ids: tuple[int, ...]
@@ -159,6 +160,7 @@ class EngineRequest:
     form: Form = field(default_factory=Form)
     shown: tuple[str, ...] = ()
     request_id: str = ""
+    slot: int | None = None
 
 
 @dataclass(frozen=True)

@@ -20,7 +20,6 @@ from danlu.processes import watch_parent
 from danlu.serving.announcement import KEY_VARIABLE, Announcer
 from danlu.serving.cpu import require_features
 
-_CACHE_MIB = 256  # host memory for prompts that left their slot; llama.cpp's default is 8 GiB
 # Tokens between two looks at the connections: the prompt of a caller who left is dropped after so many tokens, and
 # other callers' answers go on in between.
 _BATCH = 64
@@ -77,7 +76,7 @@ def _serve(arguments: argparse.Namespace) -> int:
     parameters.kv_unified = False
     parameters.n_batch = parameters.n_ubatch = _BATCH
     parameters.cont_batching = True
-    parameters.cache_ram_mib = _CACHE_MIB
+    parameters.cache_ram_mib = 0  # the gateway names the slot, and then this cache of 8 GiB is never asked
     parameters.ctx_shift = False
     parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = arguments.threads
     parameters.n_threads_http = arguments.slots + 4

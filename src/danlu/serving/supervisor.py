@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import AsyncGenerator, Callable, Sequence
 from contextlib import aclosing
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from subprocess import PIPE
 from typing import IO, Final
@@ -37,6 +37,7 @@ from danlu.serving.engine import (
     Sampling,
     StateListener,
 )
+from danlu.serving.slots import SlotBook
 from danlu.serving.states import StateBox, unavailable
 from danlu.serving.wire_client import WireClient, cancel_surely
 
@@ -46,6 +47,7 @@ _MODULES: Final = {"llamacpp": "danlu.serving.llamacpp_child", "transformers": "
 _LOG_BYTES: Final = 5_000_000
 _LAST_LINES: Final = 3
 _POLL_SECONDS: Final = 0.1
+_WARM_SECONDS: Final = 4.0  # reading the system prompt once a slot; longer would be a long start
 
 
 @dataclass(frozen=True)
@@ -101,6 +103,7 @@ class ChildEngine:
         self._client: WireClient | None = None
         self._log_start = 0
         self._look = asyncio.Event()
+        self._slots = SlotBook(spec.slots)
         self._own_log = spec.log is None
         self._log_path = (
             spec.log or Path(tempfile.gettempdir()) / f"danlu-engine-{os.getpid()}-{secrets.token_hex(4)}.log"
@@ -147,11 +150,12 @@ class ChildEngine:
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[EnginePiece | EngineFinish, None]:
         """Generate; see ``Engine.stream``."""
-        client = self._client
+        client, slots = self._client, self._slots
         if client is None:
             raise unavailable(self.spec.model_id, self.state)
+        slot = slots.take(request.prompt_ids)
         try:
-            async with aclosing(client.stream(request)) as events:
+            async with aclosing(client.stream(replace(request, slot=slot))) as events:
                 async for event in events:
                     yield event
         except EngineError as error:
@@ -159,6 +163,8 @@ class ChildEngine:
                 raise EngineError("serving.engine_stopped", model=self.spec.model_id) from error
             self._suspect(error, client)
             raise
+        finally:
+            slots.give_back(slot)
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """Return the vectors of texts; see ``Engine.embed``."""
@@ -227,14 +233,26 @@ class ChildEngine:
                     f"http://127.0.0.1:{port}/v1", key=key, model=self.spec.model_id, wire="completions", own=True
                 )
                 # A health route that says "ok" proves little (vllm #16259): one real token does.
-                ids = tuple(await asyncio.to_thread(self._warm_up)) if self._warm_up is not None else ()
-                probe = EngineRequest(ids or (1,), (), Sampling(max_tokens=1, temperature=0.0, top_p=1.0))
-                async with aclosing(self._client.stream(probe)) as events:
-                    async for _ in events:
-                        pass
+                await self._prove(self._client)
         except TimeoutError as error:
             raise EngineError("serving.load_timeout", seconds=round(self._policy.load_timeout)) from error
         return self._client
+
+    async def _prove(self, client: WireClient) -> None:
+        """Let the child generate a token in each slot, behind what every prompt begins with.
+
+        The first one proves that it works; the others are left to their first callers where that takes long.
+        """
+        ids = tuple(await asyncio.to_thread(self._warm_up)) if self._warm_up is not None else ()
+        self._slots = SlotBook(self.spec.slots)
+        probe = EngineRequest(ids or (1,), (), Sampling(max_tokens=1, temperature=0.0, top_p=1.0))
+        begun = time.monotonic()
+        for slot in range(self.spec.slots if ids else 1):
+            async with aclosing(client.stream(replace(probe, slot=slot))) as events:
+                async for _ in events:
+                    pass
+            if (time.monotonic() - begun) * self.spec.slots > _WARM_SECONDS:
+                return
 
     async def _port(self, child: ChildProcess) -> int:
         """Return the port from the child's first line."""

@@ -126,6 +126,8 @@ def _own(request: EngineRequest, sampling: Sampling) -> Json:
         "return_progress": True,
         "timings_per_token": True,
     }
+    if request.slot is not None:
+        own["id_slot"] = request.slot
     if request.form.top_logprobs is not None:
         own["n_probs"] = max(1, request.form.top_logprobs)
     if request.form.schema is not None:
