@@ -71,6 +71,7 @@ def _with_key(settings: Settings, key: str) -> Settings:
 
 def run_until_stopped(settings: Settings, host: str, port: int, *, open_browser: bool) -> None:
     """Serve until Ctrl-C, saying where to go."""
+    from danlu.server.run import fast_loop
     from danlu.server.run import serve as run_server
     from danlu.server.services import Services
 
@@ -80,7 +81,8 @@ def run_until_stopped(settings: Settings, host: str, port: int, *, open_browser:
         if open_browser and _has_display():
             webbrowser.open(url)
 
-    asyncio.run(run_server(Services(settings), host, port, ready))
+    with asyncio.Runner(loop_factory=fast_loop()) as runner:
+        runner.run(run_server(Services(settings), host, port, ready))
     console.print(t("cli.stopped"))
 
 

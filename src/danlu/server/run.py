@@ -10,6 +10,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator
 from typing import Final
@@ -67,6 +68,18 @@ async def serve(
                 await _run(services, listener, address(listener, host), on_ready, stopping)
         finally:
             await services.stop()
+
+
+def fast_loop() -> Callable[[], asyncio.AbstractEventLoop] | None:
+    """Return what makes an event loop that takes less of the processor, where there is one; None for Python's own.
+
+    The engine needs the processor: each token passes through here, and on two cores uvloop halves what that costs.
+    """
+    if sys.platform == "win32":
+        return None
+    import uvloop
+
+    return uvloop.new_event_loop
 
 
 def listen(host: str, port: int) -> socket.socket:

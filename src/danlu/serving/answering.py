@@ -187,7 +187,11 @@ async def _merged(sources: list[Events]) -> AsyncGenerator[tuple[int, GatewayEve
 async def _alive(
     events: AsyncGenerator[tuple[int, GatewayEvent], None],
 ) -> AsyncGenerator[tuple[int, GatewayEvent] | None, None]:
-    """Yield events, and None whenever none came for a while."""
+    """Yield events, and None whenever none came for a while.
+
+    Waiting with a bound takes a task for each event, so that is done until the first text only: from then on an engine
+    that is silent for longer is one that has failed.
+    """
     async with aclosing(events):
         upcoming: asyncio.Task[tuple[int, GatewayEvent] | None] | None = None
         try:
@@ -202,10 +206,14 @@ async def _alive(
                 if item is None:
                     return
                 yield item
+                if isinstance(item[1], TextPiece):
+                    break
         finally:
             if upcoming is not None:
                 upcoming.cancel()
                 await asyncio.gather(upcoming, return_exceptions=True)
+        async for event in events:
+            yield event
 
 
 async def _next(events: AsyncGenerator[tuple[int, GatewayEvent], None]) -> tuple[int, GatewayEvent] | None:

@@ -47,6 +47,7 @@ _MODULES: Final = {"llamacpp": "danlu.serving.llamacpp_child", "transformers": "
 _LOG_BYTES: Final = 5_000_000
 _LAST_LINES: Final = 3
 _POLL_SECONDS: Final = 0.1
+_DOUBTS: Final = 2
 _WARM_SECONDS: Final = 4.0  # reading the system prompt once a slot; longer would be a long start
 
 
@@ -277,6 +278,8 @@ class ChildEngine:
             silent = 0 if await client.healthy(self._policy.probe_timeout) else silent + 1
             if silent == 0:
                 self._states.set("ready")
+            elif silent >= _DOUBTS:  # llama.cpp answers this beside its work, so this is not load: say it
+                self._states.set("restarting", t("serving.engine_hangs_now"))
             next_probe = time.monotonic() + self._policy.probe_every
             if silent >= self._policy.probe_failures:
                 return t("serving.engine_hangs")
