@@ -104,11 +104,16 @@ class KeyRing:
         self._needed: tuple[float, bool] = (-math.inf, False)
         self._requests: dict[str, deque[float]] = {}
 
+    def known_needed(self) -> bool | None:
+        """Return ``needed`` as far as it was looked up a moment ago, without waiting; None when it was not."""
+        looked, value = self._needed
+        return value if self._clock() - looked <= _FRESH_SECONDS else None
+
     def needed(self) -> bool:
         """Say whether callers need a key: as soon as there is one, so that revoking the last one opens nothing."""
         with self._lock:
-            looked, value = self._needed
-            if self._clock() - looked > _FRESH_SECONDS:
+            value = self.known_needed()
+            if value is None:
                 value = self._store.keys.any()
                 self._needed = (self._clock(), value)
             return value

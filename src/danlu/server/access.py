@@ -51,14 +51,18 @@ async def known_caller(connection: HTTPConnection) -> Caller:
     fixed = services.settings.api_key
     if fixed is not None and secret is not None and hmac.compare_digest(secret.encode(), fixed.encode()):
         return Caller(route=route, request_id=request_id)
-    needed = fixed is not None or services.settings.require_key or await asyncio.to_thread(services.keys.needed)
-    if not needed:
+    if not (fixed is not None or services.settings.require_key or await _needed(services)):
         return Caller(route=route, request_id=request_id)
     if secret is None:
         raise NoKeyError("keys.needed")
     key = await asyncio.to_thread(services.keys.check, secret)
     allowed = None if key.assistants is None else frozenset(key.assistants)
     return Caller(route=route, request_id=request_id, key=key, assistants=allowed)
+
+
+async def _needed(services: Services) -> bool:
+    known = services.keys.known_needed()
+    return await asyncio.to_thread(services.keys.needed) if known is None else known
 
 
 def _secret(connection: HTTPConnection) -> str | None:

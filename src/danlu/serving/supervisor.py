@@ -72,7 +72,7 @@ class RestartPolicy:
     stable_after: float = 60.0
     probe_every: float = 5.0
     probe_timeout: float = 5.0
-    probe_failures: int = 4
+    probe_failures: int = 3
     load_timeout: float = 900.0
 
 
