@@ -46,7 +46,9 @@ class GarbageServer:
                 length = b"Content-Length: %d\r\n" % len(listed)
                 writer.write(
                     b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nConnection: close\r\n"
-                    + length + b"\r\n" + listed
+                    + length
+                    + b"\r\n"
+                    + listed
                 )
                 await writer.drain()
         writer.close()

@@ -18,7 +18,7 @@ import aiohttp
 import psutil
 
 from danlu.chat.assistants import ensure_assistant
-from danlu.jobs.pipeline import base_version
+from danlu.jobs.pipeline import publish_base
 from danlu.models.versions import ModelVersion, list_versions
 from danlu.settings import Home
 from danlu.store.store import Store
@@ -35,10 +35,16 @@ def prepare(home: Home, garbage_url: str) -> ModelVersion:
     Args:
         home: a home; the starter model must have been pulled if it holds no version.
         garbage_url: where the assistant ``GARBAGE`` finds its ``openai:`` engine.
+
+    Raises:
+        ValueError: the home has other assistants; ``/health`` would speak of those.
     """
     made = [version for version in list_versions(home.make().versions) if version.export("gguf") is not None]
-    version = made[0] if made else base_version(home, STARTER)
+    version = made[0] if made else publish_base(home, STARTER, lambda _: None)
     with Store.open(home) as store:
+        others = [item.name for item in store.assistants.list() if item.name not in {ASSISTANT, GARBAGE}]
+        if others:
+            raise ValueError(f"{home.root} serves {', '.join(others)}: give the measurement a home of its own")
         ensure_assistant(store, version, ASSISTANT, "", ())
         ensure_assistant(store, version, GARBAGE, "", (), engine=f"openai:{garbage_url}")
     return version
