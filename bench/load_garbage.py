@@ -1,4 +1,4 @@
-"""An OpenAI endpoint that misbehaves in mid-stream, as asked. Raw sockets, because no web framework sends such things."""
+"""An OpenAI endpoint that misbehaves in mid-stream, as asked. Raw sockets: no web framework sends such things."""
 
 from __future__ import annotations
 
