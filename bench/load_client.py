@@ -52,8 +52,13 @@ class Answer:
 
 
 def session() -> aiohttp.ClientSession:
-    """Return a session without bounds on connections and time of its own."""
-    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=0), timeout=aiohttp.ClientTimeout(total=None))
+    """Return a session without bounds on connections and time of its own; each request opens a connection.
+
+    A kept connection may be closed by the server at the moment it is used again, which is no fault of the server's.
+    """
+    return aiohttp.ClientSession(
+        connector=aiohttp.TCPConnector(limit=0, force_close=True), timeout=aiohttp.ClientTimeout(total=None)
+    )
 
 
 def body(model: str, question: str, max_tokens: int) -> dict[str, object]:
@@ -79,7 +84,7 @@ async def ask(http: aiohttp.ClientSession, url: str, request: dict[str, object],
             else:
                 async for line in response.content:
                     _line(answer, line.decode().strip(), time.perf_counter() - begun)
-    except (aiohttp.ClientError, TimeoutError, ValueError) as error:
+    except (aiohttp.ClientError, aiohttp.http_exceptions.HttpProcessingError, TimeoutError, ValueError) as error:
         answer.error, answer.message = type(error).__name__, str(error)
     answer.seconds = time.perf_counter() - begun
     return answer

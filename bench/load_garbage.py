@@ -20,6 +20,8 @@ class GarbageServer:
     def __init__(self) -> None:
         self.mode: Mode = "good"
         self.url = ""
+        self._open = True
+        self._serving: set[asyncio.Task[None]] = set()
 
     @contextlib.asynccontextmanager
     async def running(self) -> AsyncIterator[GarbageServer]:
@@ -29,9 +31,16 @@ class GarbageServer:
         try:
             yield self
         finally:
+            self._open = False
             server.close()
+            if self._serving:  # callers have left by now, so each of these ends at its next write
+                await asyncio.wait(self._serving, timeout=5)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        task = asyncio.current_task()
+        assert task is not None
+        self._serving.add(task)
+        task.add_done_callback(self._serving.discard)
         # The other side may leave at any moment, and this one breaks off itself.
         with contextlib.suppress(ConnectionError, asyncio.IncompleteReadError):
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
@@ -70,7 +79,7 @@ class GarbageServer:
             writer.write(b'data: {"choices": [{"delta": \n\n')
         elif self.mode == "endless line":
             writer.write(b"data: ")
-            while True:
+            while self._open:
                 writer.write(b"x" * 65536)
                 await writer.drain()
                 await asyncio.sleep(0.001)

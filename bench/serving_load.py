@@ -13,6 +13,8 @@ import sys
 from dataclasses import asdict
 from pathlib import Path
 
+import aiohttp
+
 from bench import load_traffic
 from bench.load_client import session
 from bench.load_faults import faults
@@ -45,7 +47,7 @@ def main(words: list[str]) -> int:
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
     try:
         figures = asyncio.run(_measure(options, wanted))
-    except (DanluError, ValueError, RuntimeError, TimeoutError) as error:
+    except (DanluError, aiohttp.ClientError, ValueError, RuntimeError, TimeoutError) as error:
         print(f"the measurement ended: {error}", file=sys.stderr)
         return 1
     print(table(figures))

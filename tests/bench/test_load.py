@@ -8,8 +8,15 @@ import json
 import pytest
 from aiohttp import web
 
+from bench import serving_load
 from bench.load_client import ask, body, session
 from bench.load_figures import Figure, arrivals, inversions, percentile, slope, table
+from bench.load_garbage import GOOD_TEXT, GarbageServer
+from bench.load_server import prepare
+from danlu.chat.assistants import ensure_assistant
+from danlu.models.versions import BaseModelRef, Export, ModelVersion, save_version
+from danlu.settings import Home
+from danlu.store.store import Store
 
 
 def test_equal_seeds_give_equal_arrivals_at_the_rate_asked_for():
@@ -101,3 +108,51 @@ def test_an_error_in_mid_stream_an_end_without_a_word_and_a_full_queue_are_told_
     assert asyncio.run(_served([_delta("a"), error])).kind == "engine_error"
     assert asyncio.run(_served([_delta("a")])).kind == "cut off"
     assert asyncio.run(_served([], 503)).kind == "busy"
+
+
+@pytest.mark.parametrize(
+    ("mode", "kind", "text"),
+    [
+        ("good", "answered", GOOD_TEXT),
+        ("breaks off", "cut off", "one "),
+        ("not UTF-8", "UnicodeDecodeError", "one "),
+        ("invalid JSON", "JSONDecodeError", "one "),
+        ("endless line", "LineTooLong", "one "),
+        ("stops sending", "TimeoutError", "one "),
+    ],
+)
+def test_the_misbehaving_endpoint_begins_an_answer_and_then_does_what_it_is_asked_to(mode, kind, text):
+    async def measured():
+        garbage = GarbageServer()
+        garbage.mode = mode
+        async with garbage.running(), session() as http:
+            url = garbage.url.removesuffix("/v1")
+            return await ask(http, url, body("m", "Count.", 8), timeout=1.0 if mode == "stops sending" else 30.0)
+
+    answer = asyncio.run(measured())
+    assert (answer.kind, answer.text) == (kind, text)
+
+
+def test_a_scenario_that_does_not_exist_is_refused_with_the_names_of_those_that_do(tmp_path, capsys):
+    with pytest.raises(SystemExit) as ended:
+        serving_load.main(["--home", str(tmp_path), "--scenario", "burst,nothing"])
+    assert ended.value.code == 2
+    said = capsys.readouterr().err
+    assert "no such scenario: nothing" in said
+    assert all(name in said for name in serving_load.SCENARIOS)
+
+
+def test_a_home_with_other_assistants_is_refused(tmp_path):
+    home = Home(tmp_path).make()
+    folder = home.versions / "tiny-1"
+    folder.mkdir()
+    export = Export(format="gguf", quant="q8_0", path="model.gguf", bytes=1)
+    version = ModelVersion(
+        id="tiny-1", name="tiny", created_at="2026-01-01T00:00:00Z", base=BaseModelRef(name="b"), exports=(export,)
+    )
+    save_version(folder, version)
+    assert prepare(home, "http://127.0.0.1:1/v1").id == "tiny-1"
+    with Store.open(home) as store:
+        ensure_assistant(store, version, "Somebody", "", ())
+    with pytest.raises(ValueError, match="serves Somebody"):
+        prepare(home, "http://127.0.0.1:1/v1")
