@@ -45,8 +45,9 @@ def prepare(home: Home, garbage_url: str) -> ModelVersion:
         others = [item.name for item in store.assistants.list() if item.name not in {ASSISTANT, GARBAGE}]
         if others:
             raise ValueError(f"{home.root} serves {', '.join(others)}: give the measurement a home of its own")
-        ensure_assistant(store, version, ASSISTANT, "", ())
+        # ``/health`` speaks of the assistant made last; ``running`` makes sure that it does.
         ensure_assistant(store, version, GARBAGE, "", (), engine=f"openai:{garbage_url}")
+        ensure_assistant(store, version, ASSISTANT, "", ())
     return version
 
 
@@ -134,6 +135,9 @@ async def running(home: Home, http: aiohttp.ClientSession) -> AsyncIterator[Serv
         server = Server(f"http://127.0.0.1:{port}", psutil.Process(process.pid), http)
         try:
             await server.until_ready()
+            said, _ = await server.health()
+            if said["engine"]["kind"] == "openai":
+                raise ValueError(f"/health speaks of {GARBAGE}, not of {ASSISTANT}: begin with a new home")
             yield server
         finally:
             process.terminate()
