@@ -9,6 +9,7 @@ import argparse
 import asyncio
 import json
 import os
+import signal
 import sys
 from dataclasses import asdict
 from pathlib import Path
@@ -45,11 +46,14 @@ def main(words: list[str]) -> int:
     if options.scale <= 0 or options.repeats < 1:
         parser.error("--scale must be above 0 and --repeats at least 1")
     load = os.getloadavg()[0] if hasattr(os, "getloadavg") else None
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # so that the server is ended, too
     try:
         figures = asyncio.run(_measure(options, wanted))
     except (DanluError, aiohttp.ClientError, ValueError, RuntimeError, TimeoutError) as error:
         print(f"the measurement ended: {error}", file=sys.stderr)
         return 1
+    except KeyboardInterrupt:
+        return 130
     print(table(figures))
     print(f"cores: {os.cpu_count()}; load of the machine before: {'unknown' if load is None else f'{load:.1f}'}")
     if options.json is not None:
