@@ -1,11 +1,12 @@
-"""``python -m bench train …``, ``serving …``, ``kernels …``, ``predictions …`` and ``data …``."""
+"""``python -m bench train …``, ``serving …``, ``load …``, ``kernels …``, ``predictions …`` and ``data …``."""
 
 import sys
 
-USAGE = """usage: python -m bench train|serving|kernels|predictions|data [OPTIONS]
+USAGE = """usage: python -m bench train|serving|load|kernels|predictions|data [OPTIONS]
 
   train     Danlu's training against LLaMA-Factory's
   serving   Danlu's serving against the script it replaces
+  load      the server under load and with broken engines, beside its limits
   kernels   parts of a training step beside the plain way
   predictions  what the plan predicts beside what runs take
   data      how fast data are checked and encoded
@@ -26,6 +27,10 @@ def main() -> int:
         sys.argv = ["python -m bench serving", *words]
         serving_vs_script.main()
         return 0
+    if name == "load":
+        from bench import serving_load
+
+        return serving_load.main(words)
     if name == "kernels":
         from bench import kernels
 
