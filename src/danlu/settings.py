@@ -24,6 +24,8 @@ class Settings(BaseSettings):
         home: the folder that holds everything.
         database_url: another database than the built-in one.
         log_level: what is printed.
+        slots: answers that an engine generates at the same time; each takes memory for a context of its own.
+        queue: callers that may wait for a slot; those beyond are turned away at once.
         log_prompts: write questions and answers of the API into its log, too.
         require_key: refuse callers without an API key also while no key has been made.
         api_key: one key beside those that were made; may call everything, without bounds.
@@ -35,6 +37,8 @@ class Settings(BaseSettings):
     database_url: str | None = None
     log_level: LogLevel = "info"
     log_prompts: bool = False
+    slots: int = Field(4, ge=1, le=64)
+    queue: int = Field(16, ge=0, le=10_000)
     require_key: bool = False
     api_key: str | None = Field(None, min_length=8)
 

@@ -145,8 +145,15 @@ def test_a_think_block_that_the_template_opens_is_reasoning(
 @asynccontextmanager
 async def foreign(handler: Handler, wire: str = "chat", limits: Limits | None = None) -> AsyncIterator[Gateway]:
     app = web.Application()
-    app.router.add_post("/v1/chat/completions", handler)
-    app.router.add_post("/v1/completions", handler)
+
+    async def guarded(request: web.Request) -> web.StreamResponse:
+        """Answer the probe well: what the test wants is for its own questions."""
+        if (await request.json())["max_tokens"] == 1:
+            return await _token(request)
+        return await handler(request)
+
+    app.router.add_post("/v1/chat/completions", guarded)
+    app.router.add_post("/v1/completions", guarded)
     app.router.add_get("/v1/models", _ok)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()
@@ -162,6 +169,14 @@ async def foreign(handler: Handler, wire: str = "chat", limits: Limits | None = 
     finally:
         await door.stop()
         await runner.cleanup()
+
+
+async def _token(request: web.Request) -> web.StreamResponse:
+    response = web.StreamResponse(headers={"Content-Type": "text/event-stream"})
+    await response.prepare(request)
+    choice = {"index": 0, "text": "a", "delta": {"content": "a"}, "finish_reason": "length"}
+    await response.write(f"data: {json.dumps({'choices': [choice]})}\n\ndata: [DONE]\n\n".encode())
+    return response
 
 
 async def _ok(_: web.Request) -> web.Response:
@@ -346,3 +361,89 @@ def test_messages_are_rendered_with_the_saved_system_prompt(
     with_system = Gateway(gateway.engine, prompts.with_system("Be brief."))
     ids = run(with_system.prompt_ids((Message("user", "hi"),)))
     assert "Be brief." in prompts.tokenizer.decode(list(ids))
+
+
+# Foreign servers: what they are asked before they are believed
+
+
+@pytest.mark.parametrize(
+    ("names", "wanted", "asked"),
+    [
+        (["qwen"], "", "qwen"),
+        (["qwen", "llama"], "llama", "llama"),
+        (["qwen", "far"], "", "far"),
+        ([], "", "far"),
+    ],
+)
+def test_a_foreign_server_is_asked_by_a_name_that_it_knows(
+    run: Run[Any], names: list[str], wanted: str, asked: str
+) -> None:
+    seen: list[str] = []
+
+    async def test() -> None:
+        async with server_with(names, seen) as url:
+            engine = OpenAIEngine(EngineSpec(kind="openai", model_id="far", url=f"{url}#{wanted}", wire="chat"))
+            await engine.start()
+            try:
+                await engine.wait_ready(20)
+            finally:
+                await engine.stop()
+
+    run(test())
+    assert seen == [asked], "one token, by this name"
+
+
+def test_a_server_that_lists_models_but_generates_nothing_is_not_ready(run: Run[Any]) -> None:
+    async def test() -> str | None:
+        async with server_with(["qwen"], [], works=False) as url:
+            engine = OpenAIEngine(EngineSpec(kind="openai", model_id="far", url=url, wire="chat"), probe_every=0.05)
+            await engine.start()
+            try:
+                await until(lambda: engine.state.detail is not None)
+                assert engine.state.state == "loading"
+                return engine.state.detail
+            finally:
+                await engine.stop()
+
+    assert "workers are gone" in (run(test()) or "")
+
+
+def test_a_model_that_a_server_does_not_have_is_named(run: Run[Any]) -> None:
+    async def test() -> str | None:
+        async with server_with(["qwen"], []) as url:
+            engine = OpenAIEngine(EngineSpec(kind="openai", model_id="far", url=f"{url}#llama", wire="chat"))
+            await engine.start()
+            try:
+                await until(lambda: engine.state.detail is not None)
+                return engine.state.detail
+            finally:
+                await engine.stop()
+
+    detail = run(test()) or ""
+    assert "llama" in detail
+    assert "qwen" in detail
+
+
+@asynccontextmanager
+async def server_with(names: list[str], seen: list[str], *, works: bool = True) -> AsyncIterator[str]:
+    """A server that lists models and notes by which name it is asked."""
+
+    async def chat(request: web.Request) -> web.StreamResponse:
+        seen.append((await request.json())["model"])
+        if not works:
+            return web.json_response({"error": {"message": "the workers are gone"}}, status=500)
+        return await _token(request)
+
+    async def models(_: web.Request) -> web.Response:
+        return web.json_response({"data": [{"id": name} for name in names]})
+
+    app = web.Application()
+    app.router.add_post("/v1/chat/completions", chat)
+    app.router.add_get("/v1/models", models)
+    runner = web.AppRunner(app, shutdown_timeout=0.1)
+    await runner.setup()
+    await web.TCPSite(runner, "127.0.0.1", 0).start()
+    try:
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}"
+    finally:
+        await runner.cleanup()

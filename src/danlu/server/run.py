@@ -164,6 +164,8 @@ async def _run(
         await services.streams.close()
         await close_sockets(services)
         await close_connections(services.connections)
+        # Callers of /v1 and /answer are told that the engine is stopped; their connections end with that.
+        await services.registry.close()
     finally:
         waiting.cancel()
         server.should_exit = True

@@ -21,6 +21,7 @@ from danlu.errors import DanluError
 from danlu.models.versions import load_version
 from danlu.server.books import BookKeeper
 from danlu.serving.accounting import AnswerRecord, Books
+from danlu.serving.gateway import Limits
 from danlu.serving.metrics import Metrics
 from danlu.serving.registry import GatewayRegistry
 from danlu.serving.served import ServedModel
@@ -71,7 +72,7 @@ class Services:
         self.home = Home(settings.home)
         self.hosts = (*LOOPBACK_NAMES, *hosts)
         self._books: BookKeeper | None = None
-        self.registry = registry or GatewayRegistry()
+        self.registry = registry or GatewayRegistry(Limits(queue=settings.queue))
         self.registry.books = Books(self._enter, keep_texts=settings.log_prompts)
         self.metrics = Metrics(self.registry)
         self.sockets: set[Socket] = set()
@@ -152,7 +153,7 @@ class Services:
         going = before is not None and before.problem is None and assistant.name in self.registry.names()
         model = _unknown_model(assistant)
         try:
-            model, served = await asyncio.to_thread(_load, self.home, assistant)
+            model, served = await asyncio.to_thread(_load, self.home, assistant, self.settings.slots)
             if not going:
                 self.directory.put(Listed(assistant, model))
             await self.registry.serve(served)
@@ -206,7 +207,7 @@ class Services:
             await self.registry.remove(assistant.name)
 
 
-def _load(home: Home, assistant: Assistant) -> tuple[ModelView, ServedModel]:
+def _load(home: Home, assistant: Assistant, slots: int) -> tuple[ModelView, ServedModel]:
     folder = home.versions / assistant.version_id
     version = load_version(folder)
     served = ServedModel.from_version(
@@ -214,6 +215,7 @@ def _load(home: Home, assistant: Assistant) -> tuple[ModelView, ServedModel]:
         engine=_engine(assistant, folder),
         name=assistant.name,
         system=assistant.system or None,
+        slots=slots,
         log=home.logs / f"engine-{version.id}.log",
     )
     model = ModelView(version_id=version.id, name=version.name, base=version.base.name)

@@ -252,11 +252,11 @@ class Gateway:
             self._leave(ticket, time.monotonic() - begun if finished else None)
 
     async def _generate(self, request: GenerationRequest, account: Account) -> AsyncGenerator[GatewayEvent, None]:
-        prepared = await self._prepare(request)
-        ticket = self._admission.enter()
+        ticket = self._admission.enter()  # first of all: whoever is turned away is turned away at once
         begun, finished = time.monotonic(), False
         self._idle.clear()
         try:
+            prepared = await self._prepare(request)
             while ticket.position > 0:
                 yield Queued(ticket.position, self._admission.eta(ticket.position))
                 await ticket.moved()

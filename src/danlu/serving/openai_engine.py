@@ -6,11 +6,15 @@ Its state is probed, never assumed. Its key comes from the environment, never fr
 from __future__ import annotations
 
 import asyncio
+import math
 import os
+import time
 from collections.abc import AsyncGenerator, Callable
 from contextlib import aclosing
 
-from danlu.errors import UsageError
+from danlu.errors import EngineError, UsageError
+from danlu.i18n import t
+from danlu.models.messages import Message
 from danlu.serving.engine import (
     EmbeddingRequest,
     Embeddings,
@@ -19,19 +23,23 @@ from danlu.serving.engine import (
     EngineRequest,
     EngineSpec,
     EngineState,
+    Sampling,
     StateListener,
 )
 from danlu.serving.states import StateBox, unavailable
 from danlu.serving.wire_client import WireClient, cancel_surely
 
 _PROBE_SECONDS = 10.0
+_PROOF_SECONDS = 60.0
+_TOKEN_SECONDS = 60  # a server that wakes up for the first question may load its model for so long
 
 
 class OpenAIEngine:
     """An engine behind a base URL that ends in ``/v1``.
 
     Args:
-        spec: ``spec.url`` is the base URL; ``spec.key_variable`` names the variable that holds the key.
+        spec: ``spec.url`` is the base URL, with ``#NAME`` behind it where the server has several models;
+            ``spec.key_variable`` names the variable that holds the key.
         probe_every: seconds between two looks whether the server is there.
 
     Raises:
@@ -42,11 +50,13 @@ class OpenAIEngine:
         if spec.url is None or not spec.url.startswith(("http://", "https://")):
             raise UsageError("serving.unknown_engine", engine=f"openai:{spec.url or ''}")
         self.spec = spec
-        self._url = spec.url if spec.url.rstrip("/").endswith("/v1") else spec.url.rstrip("/") + "/v1"
+        base, _, self._wanted = spec.url.partition("#")
+        self._url = base if base.rstrip("/").endswith("/v1") else base.rstrip("/") + "/v1"
         self._probe_every = probe_every
         self._states = StateBox(spec.model_id)
         self._client: WireClient | None = None
         self._task: asyncio.Task[None] | None = None
+        self._proved = -math.inf
 
     @property
     def state(self) -> EngineState:
@@ -91,6 +101,7 @@ class OpenAIEngine:
         async with aclosing(self._client.stream(request)) as events:
             async for event in events:
                 yield event
+        self._proved = time.monotonic()  # an answer to somebody is as good as one to a probe
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """Return the vectors of texts; see ``Engine.embed``."""
@@ -100,8 +111,39 @@ class OpenAIEngine:
 
     async def _watch(self, client: WireClient) -> None:
         while True:
-            if await client.healthy(timeout=_PROBE_SECONDS):
+            problem = await self._problem(client)
+            if problem is None:
                 self._states.set("ready")
             else:
-                self._states.set("loading", f"no answer from {self._url}")
-            await asyncio.sleep(self._probe_every if self.state.state == "ready" else min(1.0, self._probe_every))
+                self._states.set("loading", problem)
+            await asyncio.sleep(self._probe_every if problem is None else min(1.0, self._probe_every))
+
+    async def _problem(self, client: WireClient) -> str | None:
+        """Return why the server is of no use; None when it answers.
+
+        A list of models proves little: a server lists them while its model is still loading, or when its workers are
+        gone (vllm #16259). So a token is asked for when it seemed away, and from time to time while nobody else asks.
+        """
+        names = await client.models(timeout=_PROBE_SECONDS)
+        if names is None:
+            return t("serving.no_answer_from", url=self._url)
+        if self._wanted and names and self._wanted not in names:
+            return t("serving.no_such_model_at", url=self._url, name=self._wanted, names=", ".join(names))
+        # By the name that was asked for; else by ours, if the server knows it; else by the only one that it has.
+        client.model = self._wanted or (names[0] if len(names) == 1 else self.spec.model_id)
+        now = time.monotonic()
+        if self.state.state == "ready" and now - self._proved < _PROOF_SECONDS:
+            return None
+        ids = () if self.spec.wire == "chat" else (1,)
+        probe = EngineRequest(ids, (Message("user", "Hi"),), Sampling(max_tokens=1, temperature=0.0, top_p=1.0))
+        try:
+            async with asyncio.timeout(_TOKEN_SECONDS), aclosing(client.stream(probe)) as events:
+                async for _ in events:
+                    pass
+        except (EngineError, TimeoutError) as error:
+            reason = (
+                error.what() if isinstance(error, EngineError) else t("serving.no_token_in", seconds=_TOKEN_SECONDS)
+            )
+            return f"{self._url}: {reason}"
+        self._proved = time.monotonic()
+        return None

@@ -182,8 +182,12 @@ class ChildEngine:
 
     def _suspect(self, error: EngineError, client: WireClient) -> None:
         """Look at a child at once whose connection broke off, before the next caller runs into the same one."""
-        if error.key == "serving.engine_gone" and client is self._client and self.state.state == "ready":
+        if client is not self._client or self.state.state != "ready":
+            return
+        if error.key == "serving.engine_gone":
             self._states.set("restarting", error.what())
+            self._look.set()
+        elif error.key == "serving.engine_garbage":
             self._look.set()
 
     async def _supervise(self) -> None:

@@ -16,6 +16,7 @@ import aiohttp
 from aiohttp.http_exceptions import HttpProcessingError
 
 from danlu.errors import EngineError, EngineTimeoutError
+from danlu.i18n import t
 from danlu.serving.engine import (
     Call,
     EmbeddingRequest,
@@ -29,6 +30,7 @@ from danlu.serving.engine import (
 from danlu.serving.wire_format import CallDeltas, body_of, embeddings_of, logprobs_of
 
 _PATIENCE = 0.1
+_SHOWN = 100  # characters of what a server sent, in an error
 _LINE_BYTES = 1 << 20  # one event of a stream is far smaller; more means that it is not an event stream
 
 
@@ -65,14 +67,28 @@ class WireClient:
         await self._session.close()
 
     async def healthy(self, timeout: float) -> bool:
-        """Return whether the server answers that it is ready within ``timeout`` seconds."""
-        url = self.base_url.removesuffix("/v1") + "/health" if self.own else f"{self.base_url}/models"
+        """Return whether our own child answers that it is ready within ``timeout`` seconds."""
+        url = self.base_url.removesuffix("/v1") + "/health"
         limit = aiohttp.ClientTimeout(total=timeout)
         try:
             async with self._session.get(url, timeout=limit, allow_redirects=False) as response:
                 return response.status == 200
         except (aiohttp.ClientError, TimeoutError):
             return False
+
+    async def models(self, timeout: float) -> list[str] | None:
+        """Return the names of the server's models, empty when it does not tell; None when it does not answer."""
+        limit = aiohttp.ClientTimeout(total=timeout)
+        try:
+            async with self._session.get(f"{self.base_url}/models", timeout=limit, allow_redirects=False) as response:
+                if response.status != 200:
+                    return None
+                listed = _json((await response.read()).decode("utf-8", errors="replace")).get("data") or []
+                return [str(one["id"]) for one in listed if isinstance(one, dict) and "id" in one]
+        except (aiohttp.ClientError, TimeoutError):
+            return None
+        except EngineError:
+            return []
 
     async def stream(self, request: EngineRequest) -> AsyncGenerator[EnginePiece | EngineFinish, None]:
         """Generate; leaving the generator closes the connection, which stops the server's work.
@@ -89,7 +105,7 @@ class WireClient:
                 allow_redirects=False,
             )
         except (aiohttp.ClientError, TimeoutError) as error:
-            raise EngineError("serving.engine_gone", reason=str(error) or type(error).__name__) from error
+            raise EngineError("serving.engine_gone", reason=_lost(error)) from error
         self._open.add(response)
         try:
             if response.status != 200:
@@ -98,7 +114,7 @@ class WireClient:
                 async for event in events:
                     yield event
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise EngineError("serving.engine_gone", reason=str(error) or type(error).__name__) from error
+            raise EngineError("serving.engine_gone", reason=_lost(error)) from error
         finally:
             self._open.discard(response)
             response.close()
@@ -119,7 +135,7 @@ class WireClient:
                     raise EngineError("serving.engine_refused", status=response.status, reason=await _reason(response))
                 return embeddings_of(_json((await response.read()).decode("utf-8", errors="replace")), len(given))
         except (aiohttp.ClientError, ConnectionError) as error:
-            raise EngineError("serving.engine_gone", reason=str(error) or type(error).__name__) from error
+            raise EngineError("serving.engine_gone", reason=_lost(error)) from error
 
     async def _events(self, response: aiohttp.ClientResponse) -> AsyncGenerator[EnginePiece | EngineFinish, None]:
         reason: FinishReason | None = None
@@ -146,7 +162,7 @@ class WireClient:
                 made = calls.whole()
             yield EnginePiece(text, reasoning, tokens, logprobs_of(choice), made)
         if reason is None:
-            raise EngineError("serving.engine_gone", reason="the stream ended in the middle of the answer")
+            raise EngineError("serving.engine_gone", reason=t("serving.in_the_middle"))
         yield EngineFinish(reason, usage.prompt, usage.completion, usage.cached)
 
 
@@ -173,9 +189,16 @@ async def _sse(response: aiohttp.ClientResponse) -> AsyncIterator[str]:
             if line.startswith(b"data:"):
                 yield line[5:].strip().decode("utf-8")
     except (ValueError, HttpProcessingError) as error:  # bytes that are not UTF-8; a line beyond the buffer
-        raise EngineError("serving.engine_garbage", reason=str(error)) from error
+        raise EngineError("serving.engine_garbage", reason=str(error)[:_SHOWN]) from error
     except RuntimeError as error:  # aiohttp's word for reading on after the session was closed
         raise EngineError("serving.engine_gone", reason=str(error)) from error
+
+
+def _lost(error: BaseException) -> str:
+    """Say how a connection was lost, without the library's own account of it."""
+    if isinstance(error, aiohttp.ClientPayloadError):
+        return t("serving.in_the_middle")
+    return (str(error) or type(error).__name__).splitlines()[0][:_SHOWN]
 
 
 def _headers(request_id: str) -> dict[str, str]:
