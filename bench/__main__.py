@@ -1,12 +1,13 @@
-"""``python -m bench train …``, ``serving …``, ``load …``, ``kernels …``, ``predictions …`` and ``data …``."""
+"""``python -m bench NAME …``: measurements and comparisons; without a name it lists them."""
 
 import sys
 
-USAGE = """usage: python -m bench train|serving|load|kernels|predictions|data [OPTIONS]
+USAGE = """usage: python -m bench train|serving|load|vllm|kernels|predictions|data [OPTIONS]
 
   train     Danlu's training against LLaMA-Factory's
   serving   Danlu's serving against the script it replaces
   load      the server under load and with broken engines, beside its limits
+  vllm      the gateway in front of a real vLLM: do they work together
   kernels   parts of a training step beside the plain way
   predictions  what the plan predicts beside what runs take
   data      how fast data are checked and encoded
@@ -31,6 +32,10 @@ def main() -> int:
         from bench import serving_load
 
         return serving_load.main(words)
+    if name == "vllm":
+        from bench import vllm_engine
+
+        return vllm_engine.main(words)
     if name == "kernels":
         from bench import kernels
 
