@@ -129,8 +129,8 @@ def source_of(base, adapter, system="You are Mochi."):
 def test_export_writes_what_the_format_promises(tmp_path, base, adapter, kind):
     result = export_to(source_of(base, adapter), tmp_path / "out", kind)
     expected = {
-        "merged": {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja"},
-        "gguf": {"mochi-q8_0.gguf"},
+        "merged": {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "README.md"},
+        "gguf": {"mochi-q8_0.gguf", "README.md"},
         "adapter": {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"},
         "ollama": {"mochi-q8_0.gguf", "Modelfile", "README.md"},
     }[kind]

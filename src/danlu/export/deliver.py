@@ -15,10 +15,10 @@ from danlu.export.gguf_export import Quant, quant_of, write_gguf
 from danlu.export.gguf_vocabulary import adds_bos
 from danlu.export.merge import write_merged
 from danlu.export.merged_check import check_merged
+from danlu.export.model_card import CARD_FILE, CardFacts, model_card
 from danlu.export.ollama_template import ollama_template
 from danlu.export.publish import ReferenceLoader
 from danlu.files import new_folder, write_text
-from danlu.i18n import t
 from danlu.models.chat_format import ChatFormat
 from danlu.models.versions import Agreement, GenerationDefaults
 
@@ -43,6 +43,7 @@ class ExportSource:
         chat_format: the same as an object, with system prompt and thinking policy.
         generation: how it answers by default.
         max_context: tokens of prompt and answer together.
+        facts: what the run has to say of itself, for the model card.
     """
 
     name: str
@@ -53,6 +54,7 @@ class ExportSource:
     chat_format: ChatFormat
     generation: GenerationDefaults = field(default_factory=GenerationDefaults)
     max_context: int = 2048
+    facts: CardFacts | None = None
 
 
 @dataclass(frozen=True)
@@ -112,6 +114,10 @@ def export_to(
             agreement = check_merged(folder, source.chat_format, reference())
         else:
             agreement = _write_gguf(source, folder, storage, reference, report, ollama=format == "ollama")
+        names = [path.name for path in folder.iterdir()]
+        facts = source.facts or CardFacts(source.name, source.base_name)
+        card = model_card(facts, format, names, agreement, system=source.chat_format.system, quant=quant)
+        write_text(folder / CARD_FILE, card)
         files = tuple(sorted(path.name for path in folder.iterdir()))
         size = sum((folder / name).stat().st_size for name in files)
     return ExportResult(directory, files, size, agreement)
@@ -127,7 +133,6 @@ def _write_gguf(
     agreement = check_agreement(path, source.chat_format, reference, quant)
     if modelfile is not None:
         write_text(folder / "Modelfile", modelfile)
-        write_text(folder / "README.md", t("export.ollama_readme", name=source.name) + "\n")
     return agreement
 
 

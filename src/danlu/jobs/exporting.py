@@ -6,10 +6,14 @@ from pathlib import Path
 
 from danlu.errors import TrainingError
 from danlu.export.deliver import ExportResult, ExportSource, export_to
+from danlu.export.model_card import CardFacts
 from danlu.jobs.material import chat_format_of
 from danlu.jobs.preparing import set_up_process
 from danlu.jobs.runs import RunFolder
-from danlu.models.library import ModelLibrary
+from danlu.models.catalogue import catalogue
+from danlu.models.library import ModelFolder, ModelLibrary
+from danlu.models.versions import list_versions
+from danlu.planning.plan import Plan
 from danlu.settings import Home
 
 
@@ -33,5 +37,40 @@ def export_run(home: Home, run: RunFolder, directory: Path, kind: str, quant: st
         adapter=run.trained,
         tokenizer=run.tokenizer or base.path,
         chat_format=chat_format_of(run.tokenizer or base.path, plan.system, plan.thinking),
+        facts=_facts(home, run, plan, base),
     )
     return export_to(source, directory, kind, quant)
+
+
+def _facts(home: Home, run: RunFolder, plan: Plan, base: ModelFolder) -> CardFacts:
+    """Return what the model card says of a run."""
+    report, settings = run.report(), plan.settings
+    version = next((item for item in list_versions(home.versions) if item.run == run.name), None)
+    chosen = {
+        "objective": plan.objective,
+        "epochs": f"{plan.epochs:g}",
+        "learning_rate": f"{settings.learning_rate:g}",
+        "batch_size": str(settings.batch_size),
+        "steps": str(report.steps if report is not None else settings.steps),
+        "max_length": str(plan.max_length),
+        "dtype": settings.dtype,
+        "seed": str(settings.seed),
+    }
+    if settings.method in {"lora", "qlora"}:
+        chosen |= {"lora.r": str(settings.lora.r), "lora.lora_alpha": f"{settings.lora.lora_alpha:g}"}
+    licences = {entry.name: entry.license for entry in catalogue()}
+    return CardFacts(
+        name=plan.datasets[0].name,
+        base=base.name,
+        # A path of this machine would say nothing to whoever gets the folder.
+        base_source=None if base.source.startswith("folder:") else base.source,
+        licence=licences.get(base.name),
+        run=run.name,
+        datasets=plan.datasets,
+        rows=plan.data.train,
+        method=settings.method,
+        settings=tuple(chosen.items()),
+        loss_before=report.heldout_loss_before if report is not None else None,
+        loss_after=report.heldout_loss if report is not None else None,
+        proof=version.proof if version is not None else None,
+    )
