@@ -25,7 +25,7 @@ def answers_to(operation: APIOperation, mode: GenerationMode) -> set[int]:
     """Send what the description allows, or what it does not, and return the statuses that came."""
     seen: set[int] = set()
 
-    @settings(max_examples=15, deadline=None, suppress_health_check=list(HealthCheck), database=None)
+    @settings(max_examples=8, deadline=None, suppress_health_check=list(HealthCheck), database=None)
     @given(case=operation.as_strategy(generation_mode=mode))
     def send(case: schemathesis.Case) -> None:
         response = case.call(timeout=20)

@@ -98,7 +98,7 @@ def _front_matter(facts: CardFacts, kind: str) -> str:
 def _what(facts: CardFacts, kind: str, quant: str) -> str:
     form = t(f"card.kind_{kind}", quant=quant.upper())
     source = f" ({facts.base_source})" if facts.base_source else ""
-    key = "card.what" if facts.run is not None else "card.what_base"
+    key = "card.about" if facts.run is not None else "card.about_base"
     licence = t("card.licence", licence=facts.licence) if facts.licence else t("card.licence_unknown")
     return f"{t(key, base=facts.base, source=source, form=form)} {licence}"
 

@@ -41,12 +41,14 @@ class OpenAIEngine:
         spec: ``spec.url`` is the base URL, with ``#NAME`` behind it where the server has several models;
             ``spec.key_variable`` names the variable that holds the key.
         probe_every: seconds between two looks whether the server is there.
+        plain: ask for the model by ``spec.model_id`` and for nothing that nobody wants: tokens may cost money there.
 
     Raises:
         UsageError: the URL is missing or not HTTP.
     """
 
-    def __init__(self, spec: EngineSpec, *, probe_every: float = _PROBE_SECONDS) -> None:
+    def __init__(self, spec: EngineSpec, *, probe_every: float = _PROBE_SECONDS, plain: bool = False) -> None:
+        self._plain = plain
         if spec.url is None or not spec.url.startswith(("http://", "https://")):
             raise UsageError("serving.unknown_engine", engine=f"openai:{spec.url or ''}")
         self.spec = spec
@@ -127,6 +129,8 @@ class OpenAIEngine:
         names = await client.models(timeout=_PROBE_SECONDS)
         if names is None:
             return t("serving.no_answer_from", url=self._url)
+        if self._plain:
+            return None
         if self._wanted and names and self._wanted not in names:
             return t("serving.no_such_model_at", url=self._url, name=self._wanted, names=", ".join(names))
         # By the name that was asked for; else by ours, if the server knows it; else by the only one that it has.

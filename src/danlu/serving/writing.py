@@ -88,7 +88,9 @@ async def foreign_writer(url: str, model: str, key_variable: str, parallel: int)
     spec = EngineSpec(
         "openai", model, url=url, key_variable=key_variable, wire="chat", context=_FOREIGN_CONTEXT, slots=parallel
     )
-    async with _open(Gateway(OpenAIEngine(spec), None, Limits(queue=1000)), _FOREIGN_READY_SECONDS) as writer:
+    async with _open(
+        Gateway(OpenAIEngine(spec, plain=True), None, Limits(queue=1000)), _FOREIGN_READY_SECONDS
+    ) as writer:
         yield writer
 
 
