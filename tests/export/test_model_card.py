@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import yaml
 
@@ -45,13 +47,21 @@ def test_a_card_says_what_it_is_and_how_to_run_it(kind: str, library: str, use: 
     card = model_card(FACTS, kind, files, AGREEMENT, system="Be brief.", quant="q8_0")
     head = front_matter(card)
     assert head["base_model"] == "Qwen/Qwen2.5-0.5B-Instruct"
-    assert (head["library_name"], head["license"], head["datasets"]) == (library, "apache-2.0", ["tea v1"])
+    assert (head["library_name"], head["license"]) == (library, "apache-2.0")
+    assert "datasets" not in head, "hubs expect names of theirs there"
+    assert "tea, version v1" in card
     assert use in card
     assert "1,234 rows" in card
     assert "3.2700 before, 0.1300 after" in card
     assert "0 of 20 before, 19 of 20 after" in card
     assert "95.0%" in card
     assert "Be brief." in card
+
+
+def test_a_licence_with_a_name_of_its_own_is_named() -> None:
+    card = model_card(replace(FACTS, licence="Gemma Terms of Use"), "merged", (), None, system="", quant="")
+    head = front_matter(card)
+    assert (head["license"], head["license_name"]) == ("other", "Gemma Terms of Use")
 
 
 def test_a_system_prompt_cannot_break_out_of_its_block() -> None:

@@ -89,9 +89,11 @@ def _front_matter(facts: CardFacts, kind: str) -> str:
         "tags": ["danlu", _TAGS[kind]],
     }
     if facts.licence is not None:
-        fields["license"] = facts.licence.lower()
-    if facts.datasets:
-        fields["datasets"] = [f"{item.name} {item.version}" for item in facts.datasets]
+        # Hubs know SPDX identifiers, in lower case; a licence with a name of its own is "other".
+        named = " " in facts.licence
+        fields["license"] = "other" if named else facts.licence.lower()
+        if named:
+            fields["license_name"] = facts.licence
     return f"---\n{yaml.safe_dump(fields, allow_unicode=True, sort_keys=False)}---"
 
 
