@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -164,5 +163,4 @@ def test_a_rollback_is_a_promotion_of_the_version_before(server: Running) -> Non
         for version in ("tiny-2", "tiny-1"):
             store.assistants.promote("麻薯", version, "auto")
             until(lambda version=version: version_in_service(server) == version, 60)
-            time.sleep(0.05)
         assert [item.number for item in store.assistants.history("麻薯")] == [1, 2, 3]

@@ -1,4 +1,4 @@
-"""Hands out the adapter alone, in peft's own format, with the tokenizer and a word on how to use it."""
+"""Hands out the adapter alone, in peft's own format, with the tokenizer. Not for the model card."""
 
 from __future__ import annotations
 
@@ -7,19 +7,16 @@ from pathlib import Path
 
 from danlu.export.merge import WrittenFile, copy_tokenizer
 from danlu.export.weights import ADAPTER_CONFIG, ADAPTER_WEIGHTS, read_adapter_config
-from danlu.files import disk_errors, sha256_of, write_text
-from danlu.i18n import t
+from danlu.files import disk_errors, sha256_of
 
 
-def write_adapter(adapter: Path, tokenizer: Path, folder: Path, base_name: str, system: str) -> WrittenFile:
+def write_adapter(adapter: Path, tokenizer: Path, folder: Path) -> WrittenFile:
     """Copy an adapter into an existing, empty folder.
 
     Args:
         adapter: folder of the peft adapter.
         tokenizer: folder with the tokenizer and chat template as trained with.
         folder: where to.
-        base_name: name of the base model, for the note.
-        system: system prompt that was trained with, for the note; may be empty.
 
     Returns:
         The file of weights.
@@ -32,6 +29,5 @@ def write_adapter(adapter: Path, tokenizer: Path, folder: Path, base_name: str, 
         for name in (ADAPTER_CONFIG, ADAPTER_WEIGHTS):
             shutil.copyfile(adapter / name, folder / name)
         copy_tokenizer(tokenizer, folder)
-    write_text(folder / "README.md", t("export.adapter_readme", base=base_name, system=system or "-") + "\n")
     weights = folder / ADAPTER_WEIGHTS
     return WrittenFile(ADAPTER_WEIGHTS, weights.stat().st_size, sha256_of(weights))

@@ -108,7 +108,7 @@ def export_to(
         if format == "adapter":
             if source.adapter is None:
                 raise ExportError("export.adapter_missing", source.name)
-            write_adapter(source.adapter, source.tokenizer, folder, source.base_name, source.chat_format.system)
+            write_adapter(source.adapter, source.tokenizer, folder)
         elif format == "merged":
             write_merged(source.base, source.adapter, source.tokenizer, folder, "base", report)
             agreement = check_merged(folder, source.chat_format, reference())

@@ -182,7 +182,7 @@ def _export(
         return Export(format="merged", path=kind, bytes=_bytes(files), sha256=_single_hash(files), agreement=agreement)
     if kind != "adapter" or adapter is None:
         raise ExportError("export.format_unknown", format=kind, known="gguf, merged, adapter")
-    file = write_adapter(adapter, tokenizer, target, base.name, chat_format.system)
+    file = write_adapter(adapter, tokenizer, target)
     return Export(format="adapter", path=kind, bytes=file.bytes, sha256=file.sha256)
 
 

@@ -85,11 +85,13 @@ class CallSyntax:
         """Return where another call begins behind one that ended at ``end``; None when there is none."""
         if self.between is None:
             return None
-        place, mark = _skip(text, end), self.between.strip()
-        if not text.startswith(mark, place):
-            return None
-        place = _skip(text, place + len(mark))
-        return place if place < len(text) and (mark or text[place] == "{") else None
+        # Models do not always write the white space that the template would.
+        place = _skip(text, end)
+        for mark in self.between.split():
+            if not text.startswith(mark, place):
+                return None
+            place = _skip(text, place + len(mark))
+        return place if place < len(text) and (self.between.strip() or text[place] == "{") else None
 
     def must_call(self, parameters: dict[str, Any]) -> tuple[str, str] | None:
         """Return the text and the JSON Schema by which an engine is held to a call of one of some tools.

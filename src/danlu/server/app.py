@@ -34,6 +34,6 @@ def create_app(services: Services) -> FastAPI:
     # The one added last is the outermost.
     app.add_middleware(BodyLimit)
     app.add_middleware(Guard, hosts=services.hosts)
-    app.add_middleware(Context, answered=services.answered)
+    app.add_middleware(Context, answered=services.metrics.answered)
     app.add_middleware(Headers)
     return app

@@ -61,10 +61,10 @@ class Context:
 
     Args:
         app: the application.
-        answered: told the method and status of every answer over HTTP.
+        answered: told the method and the status of every answer over HTTP, or ``left`` where the caller did not wait.
     """
 
-    def __init__(self, app: ASGIApp, answered: Callable[[str, int], None]) -> None:
+    def __init__(self, app: ASGIApp, answered: Callable[[str, str], None]) -> None:
         self._app = app
         self._answered = answered
 
@@ -95,7 +95,7 @@ class Context:
                 await response(scope, receive, tagged)
             finally:
                 if scope["type"] == "http":
-                    self._answered(scope["method"], status)
+                    self._answered(scope["method"], str(status) if status else "left")
                     milliseconds = 1000 * (time.monotonic() - begun)
                     log.debug("%s %s %s %d %.0f ms", request_id, scope["method"], scope["path"], status, milliseconds)
 

@@ -136,10 +136,6 @@ class Services:
             await asyncio.to_thread(self.store.close)
         self._lock.release()
 
-    def answered(self, method: str, status: int) -> None:
-        """Count an answer over HTTP."""
-        self.metrics.answered(method, status)
-
     def _enter(self, record: AnswerRecord) -> None:
         if self._books is not None:
             self._books.enter(record)

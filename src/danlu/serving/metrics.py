@@ -86,10 +86,10 @@ class Metrics:
         if record.completion_tokens > 1 and span > 0:
             self._rate.labels(model).observe((record.completion_tokens - 1) / span)
 
-    def answered(self, method: str, status: int) -> None:
-        """Count an answer over HTTP."""
+    def answered(self, method: str, status: str) -> None:
+        """Count an answer over HTTP; ``status`` is its number, or a word where there was none."""
         known = method if method in {"GET", "HEAD", "OPTIONS", "POST", "PUT", "PATCH", "DELETE"} else "other"
-        self._http.labels(known, str(status)).inc()
+        self._http.labels(known, status).inc()
 
     def text(self) -> bytes:
         """Return all metrics in Prometheus' text format."""

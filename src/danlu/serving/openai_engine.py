@@ -102,8 +102,9 @@ class OpenAIEngine:
             raise unavailable(self.spec.model_id, self.state)
         async with aclosing(self._client.stream(request)) as events:
             async for event in events:
+                # A token to somebody is as good as one to a probe, which would wait behind a long answer.
+                self._proved = time.monotonic()
                 yield event
-        self._proved = time.monotonic()  # an answer to somebody is as good as one to a probe
 
     async def embed(self, request: EmbeddingRequest) -> Embeddings:
         """Return the vectors of texts; see ``Engine.embed``."""
@@ -133,8 +134,10 @@ class OpenAIEngine:
             return None
         if self._wanted and names and self._wanted not in names:
             return t("serving.no_such_model_at", url=self._url, name=self._wanted, names=", ".join(names))
-        # By the name that was asked for; else by ours, if the server knows it; else by the only one that it has.
+        # By the name that was asked for; else by the only one that the server has; else by ours.
         client.model = self._wanted or (names[0] if len(names) == 1 else self.spec.model_id)
+        if len(names) > 1 and client.model not in names:
+            return t("serving.several_models_at", url=self._url, names=", ".join(names))
         now = time.monotonic()
         if self.state.state == "ready" and now - self._proved < _PROOF_SECONDS:
             return None

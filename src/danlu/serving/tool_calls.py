@@ -39,7 +39,7 @@ class ToolCallScanner:
         self._held += text
         before = "" if self._in_call else self._before_mark()
         if self._in_call and self._one and not self.ended:
-            call = self._read(0)
+            call = self._read(self._first())
             if call is not None:
                 self.ended, self._held = True, ""
                 return before, (call[0],)
@@ -47,33 +47,35 @@ class ToolCallScanner:
 
     def close(self) -> tuple[str, tuple[Call, ...]]:
         """Return what was held back when the stream has ended."""
-        held, self._held = self._held, ""
+        held = self._held
         if self.ended or not self._in_call:
+            self._held = ""
             return ("" if self.ended else held), ()
-        self._held = held
         calls: list[Call] = []
-        start: int | None = 0
+        start: int | None = self._first()
+        end = 0
         while start is not None:
             found = self._read(start)
             if found is None:
                 # One that is cut off or not declared: all of it stays text, so that the caller sees what came.
                 return held, ()
-            calls.append(found[0])
-            start = self._syntax.next_start(held, found[1])
-        return "", tuple(calls)
+            call, end = found
+            calls.append(call)
+            start = self._syntax.next_start(held, end)
+        self._held = ""
+        # What was said behind the calls is said, but for the mark that ends them.
+        behind, mark = held[end:].lstrip(), self._syntax.end.strip()
+        return behind.removeprefix(mark).strip() if mark else behind.strip(), tuple(calls)
 
     def _before_mark(self) -> str:
         mark = self._syntax.mark
         if not mark:
             return self._before_object()
         place = self._held.find(mark)
-        if place >= 0:
-            before, self._held = self._held[:place].rstrip(), self._held[place:]
-            self._in_call = True
-            return before
-        keep = suffix_that_begins(self._held, mark)
-        # White space before a mark belongs to the call.
-        sure = len(self._held[: len(self._held) - keep].rstrip())
+        self._in_call = place >= 0
+        # White space before a mark belongs to the call, if it turns out to be one: it is held back with it.
+        until = place if self._in_call else len(self._held) - suffix_that_begins(self._held, mark)
+        sure = len(self._held[:until].rstrip())
         before, self._held = self._held[:sure], self._held[sure:]
         return before
 
@@ -88,10 +90,11 @@ class ToolCallScanner:
         before, self._held = self._held, ""
         return before
 
+    def _first(self) -> int:
+        """Return where the first call begins, behind its mark."""
+        return self._held.index(self._syntax.mark) + len(self._syntax.mark)
+
     def _read(self, start: int) -> tuple[Call, int] | None:
-        mark = self._syntax.mark
-        if start == 0 and mark:
-            start = len(mark)
         found = self._syntax.parse(self._held, start)
         if found is None or found.name not in self._names:
             return None

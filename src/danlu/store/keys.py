@@ -6,6 +6,7 @@ from datetime import date, datetime, timedelta
 
 from sqlalchemy import select
 from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.orm import Session
 
 from danlu.errors import ConflictError, NotFoundError
 from danlu.store.clock import new_id, now
@@ -88,9 +89,7 @@ class KeyTable:
             NotFoundError: there is none of this name.
         """
         with self._database.write() as session:
-            row = session.scalar(select(ApiKeyRow).where(ApiKeyRow.name == name))
-            if row is None:
-                raise NotFoundError("keys.missing", name=name)
+            row = _named(session, name)
             row.revoked_at = row.revoked_at or now()
             session.flush()
             return _record(row)
@@ -102,10 +101,7 @@ class KeyTable:
             NotFoundError: there is none of this name.
         """
         with self._database.write() as session:
-            row = session.scalar(select(ApiKeyRow).where(ApiKeyRow.name == name))
-            if row is None:
-                raise NotFoundError("keys.missing", name=name)
-            session.delete(row)
+            session.delete(_named(session, name))
 
     def use(self, key_id: str, day: date, *, requests: int, prompt_tokens: int, completion_tokens: int) -> None:
         """Add to what a key has used on a day; nothing for a key that is forgotten."""
@@ -151,6 +147,13 @@ class KeyTable:
                 )
                 for row in rows
             )
+
+
+def _named(session: Session, name: str) -> ApiKeyRow:
+    row = session.scalar(select(ApiKeyRow).where(ApiKeyRow.name == name))
+    if row is None:
+        raise NotFoundError("keys.missing", name=name)
+    return row
 
 
 def _record(row: ApiKeyRow) -> ApiKey:
