@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import socket
 import threading
 from pathlib import Path
 
@@ -150,3 +151,36 @@ def test_many_callers_at_once_all_get_their_answer(tmp_path: Path) -> None:
         for thread in threads:
             thread.join()
         assert answers == ["Hello, world!"] * 12
+
+
+@pytest.mark.parametrize("way", ["stream", "socket"])
+def test_a_reader_who_takes_nothing_does_not_keep_the_slot(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str
+) -> None:
+    monkeypatch.setattr("danlu.server.streaming.SLOW_SECONDS", 0.3)
+    # More than any buffer between the two holds.
+    with running(scripted(tmp_path, Script(pieces=["x" * 1_000_000] * 60), slots=1)) as server:
+        with socket.create_connection(server.netloc.split(":")) as reader:
+            body = json.dumps({**CHAT, "stream": True})
+            if way == "stream":
+                lines = ("POST /v1/chat/completions HTTP/1.1", f"Content-Length: {len(body)}")
+                reader.sendall(head(server, *lines) + body.encode())
+            else:
+                lines = ("GET /ws/answers HTTP/1.1", "Upgrade: websocket", "Connection: Upgrade")
+                key = "Sec-WebSocket-Key: x3JJHMbDL1EzLkh9GBhXDw=="
+                reader.sendall(head(server, *lines, key, "Sec-WebSocket-Version: 13"))
+                assert b"101" in reader.recv(200)
+                reader.sendall(masked('{"type": "ask", "id": "q", "prompt": "hi"}'))
+            until(lambda: server.services.script.requests)
+            until(lambda: health(server).running == 0)
+            assert server.services.script.cancelled == 1
+        assert fetch(server, "GET", "/health").json()["status"] == "healthy"
+
+
+def head(server: Running, request: str, *lines: str) -> bytes:
+    return "\r\n".join((request, f"Host: {server.netloc}", *lines, "", "")).encode()
+
+
+def masked(text: str) -> bytes:
+    """Return a text frame as clients have to send it, with a mask that changes nothing."""
+    return bytes([0x81, 0x80 | len(text)]) + bytes(4) + text.encode()

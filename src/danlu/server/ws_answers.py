@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import logging
 from contextlib import aclosing
 from typing import Annotated, Any, Final, Literal
 
@@ -18,6 +19,7 @@ from starlette.responses import JSONResponse
 from starlette.websockets import WebSocketDisconnect, WebSocketState
 
 from danlu.errors import ConflictError, DanluError
+from danlu.server import streaming
 from danlu.server.access import known_caller, services_of
 from danlu.serving import openai_wire as wire
 from danlu.serving.caller import Caller
@@ -26,7 +28,10 @@ from danlu.serving.openai_requests import ChatCompletionRequest, WireError, pars
 
 router = APIRouter(tags=["answer"])
 
+log = logging.getLogger(__name__)
+
 _GOING_AWAY: Final = 1001
+_TRY_AGAIN: Final = 1013
 _MOST_QUESTIONS: Final = 64  # of one connection at a time
 Id = Annotated[str, Field(min_length=1, max_length=64)]
 
@@ -75,19 +80,29 @@ class Answers:
         self._caller = caller
         self._running: dict[str, asyncio.Task[None]] = {}
         self._sending = asyncio.Lock()
+        self._broken = asyncio.Event()
 
     async def run(self) -> None:
         """Take questions until the connection ends; then every answer under way ends, too."""
+        reading, broken = asyncio.create_task(self._read()), asyncio.create_task(self._broken.wait())
+        try:
+            await asyncio.wait({reading, broken}, return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                reading.result()
+            else:
+                await self.close(_TRY_AGAIN)
+        finally:
+            running = (reading, broken, *self._running.values())
+            for task in running:
+                task.cancel()
+            await asyncio.gather(*running, return_exceptions=True)
+
+    async def _read(self) -> None:
         try:
             while True:
                 await self._take(await self._websocket.receive_text())
         except (WebSocketDisconnect, KeyError):
             return  # a KeyError is a frame of bytes: whoever sends such speaks another language
-        finally:
-            running = tuple(self._running.values())
-            for task in running:
-                task.cancel()
-            await asyncio.gather(*running, return_exceptions=True)
 
     async def close(self, code: int) -> None:
         """Close the connection because the server goes away."""
@@ -117,7 +132,17 @@ class Answers:
             return
         task = asyncio.create_task(self._answer(asked), name=f"answer {asked.id}")
         self._running[asked.id] = task
-        task.add_done_callback(lambda _: self._running.pop(asked.id, None))
+        task.add_done_callback(lambda done: self._over(asked.id, done))
+
+    def _over(self, question: str, task: asyncio.Task[None]) -> None:
+        self._running.pop(question, None)
+        error = None if task.cancelled() else task.exception()
+        if error is None:
+            return
+        # The connection cannot go on: it has ended, or the caller would wait for an answer that does not come.
+        if not isinstance(error, WebSocketDisconnect):
+            log.error("answer %s of a connection failed", question, exc_info=error)
+        self._broken.set()
 
     async def _answer(self, asked: Ask) -> None:
         try:
@@ -158,7 +183,12 @@ class Answers:
 
     async def _send(self, value: dict[str, Any]) -> None:
         async with self._sending:
-            await self._websocket.send_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+            try:
+                async with asyncio.timeout(streaming.SLOW_SECONDS):
+                    await self._websocket.send_text(json.dumps(value, ensure_ascii=False, separators=(",", ":")))
+            except TimeoutError as error:
+                log.warning("a connection was ended: its reader took nothing for %g seconds", streaming.SLOW_SECONDS)
+                raise WebSocketDisconnect(_TRY_AGAIN) from error
 
 
 @router.websocket("/ws/answers")
