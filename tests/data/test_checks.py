@@ -9,9 +9,9 @@ from danlu.data.checks.content import breaks_off, broken_in, ends_well, script_o
 from danlu.data.checks.findings import LISTED
 from danlu.data.checks.privacy import private_in
 from danlu.data.checks.repair import USUAL, RepairLog, repaired, repairs_named
-from danlu.data.datasets import Source
 from danlu.data.formats import recognise
 from danlu.data.reading import Reading
+from danlu.data.row_source import Source
 from danlu.data.rows import Row
 from danlu.errors import UsageError
 from danlu.models.chat_format import ChatFormat

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 
 from danlu.data.check import check_source
-from danlu.data.datasets import Dataset, DatasetLibrary, Source
+from danlu.data.datasets import Dataset, DatasetLibrary
 from danlu.data.reading import Reading
+from danlu.data.row_source import Source
 from danlu.data.sources.hub import hub_name
 from danlu.errors import DataError, RecipeError
 from tests.data.files import ROWS, write_json_lines

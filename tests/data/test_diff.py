@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from danlu.data.datasets import Source
 from danlu.data.diff import changed_fields, diff_rows, rows_of
+from danlu.data.row_source import Source
 from danlu.data.word_diff import word_diff
 from tests.data.files import question_rows, write_json_lines
 

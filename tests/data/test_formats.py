@@ -8,9 +8,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from danlu.data.datasets import DatasetLibrary, Source, read_dataset
+from danlu.data.datasets import DatasetLibrary, read_dataset
 from danlu.data.formats import FORMATS, format_named, recognise
 from danlu.data.reading import Reading, Tags, reading_of
+from danlu.data.row_source import Source
 from danlu.data.rows import Row
 from danlu.errors import DataError, RecipeError, UsageError
 from danlu.models.messages import Message, ToolCall

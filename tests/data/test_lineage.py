@@ -6,9 +6,10 @@ import json
 
 import pytest
 
-from danlu.data.datasets import DatasetLibrary, Source
+from danlu.data.datasets import DatasetLibrary
 from danlu.data.manifest import DatasetManifest
 from danlu.data.reading import Reading
+from danlu.data.row_source import Source
 from danlu.errors import DataError, NotFoundError, UsageError
 from danlu.files import sha256_of, write_json
 from tests.data.files import ROWS, question_rows, write_json_lines, write_json_rows

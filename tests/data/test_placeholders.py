@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from danlu.data.check import check_source
-from danlu.data.datasets import DatasetLibrary, Source, read_dataset
+from danlu.data.datasets import DatasetLibrary, read_dataset
 from danlu.data.reading import Reading
+from danlu.data.row_source import Source
 from danlu.errors import DataError
 from tests.data.files import write_json_lines
 from tests.data.formats.reading_rows import assistant, talk, user

@@ -5,9 +5,10 @@ from __future__ import annotations
 import pytest
 from pydantic import ValidationError
 
-from danlu.data.datasets import DatasetLibrary, Source, read_dataset
+from danlu.data.datasets import DatasetLibrary, read_dataset
 from danlu.data.manifest import DatasetManifest
 from danlu.data.reading import Reading, Tags, reading_of
+from danlu.data.row_source import Source
 from danlu.errors import DataError, UsageError
 from danlu.files import read_as
 from tests.data.files import ROWS, write_json_lines, write_json_rows

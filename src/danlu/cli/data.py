@@ -28,8 +28,9 @@ from danlu.cli.reading_options import (
     TagsOption,
 )
 from danlu.data.check import check_source
-from danlu.data.datasets import DatasetLibrary, Source
+from danlu.data.datasets import DatasetLibrary
 from danlu.data.reading import reading_of
+from danlu.data.row_source import Source
 from danlu.i18n import t
 from danlu.models.chat_format import ChatFormat
 from danlu.models.library import ModelLibrary

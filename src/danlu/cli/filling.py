@@ -7,8 +7,8 @@ from contextlib import suppress
 
 import typer
 
-from danlu.data.datasets import Source
 from danlu.data.reading import Reading
+from danlu.data.row_source import Source
 from danlu.errors import DataError
 from danlu.i18n import t
 

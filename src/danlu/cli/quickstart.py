@@ -18,8 +18,9 @@ from danlu.cli.forge import carry_out
 from danlu.cli.reading_options import FillOption
 from danlu.cli.render import show_prediction_error
 from danlu.cli.serve import run_until_stopped
-from danlu.data.datasets import DatasetLibrary, Source, require_kind
+from danlu.data.datasets import DatasetLibrary, require_kind
 from danlu.data.reading import Reading, reading_of
+from danlu.data.row_source import Source
 from danlu.errors import ConflictError, DataError
 from danlu.evaluation.result import Proof
 from danlu.files import read_as

@@ -20,7 +20,6 @@ from danlu.data.checks.findings import DataProblem, DataReport, FileRead, Findin
 from danlu.data.checks.privacy import private_in
 from danlu.data.checks.whole import FEW_ROWS, Gathered, look_at_all, turns_text
 from danlu.data.conversations import Conversation
-from danlu.data.datasets import Source
 from danlu.data.documents import Document
 from danlu.data.encode import encode
 from danlu.data.examples import Example
@@ -31,6 +30,7 @@ from danlu.data.placeholders import Placeholders
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
 from danlu.data.reading import Reading
+from danlu.data.row_source import Source
 from danlu.data.rows import Row
 from danlu.data.sources.facts import shown_kind
 from danlu.data.texts import cut

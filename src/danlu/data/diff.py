@@ -16,12 +16,12 @@ from typing import Final, Literal
 
 from danlu.data.alike import MOST_COMPARED, clusters
 from danlu.data.conversations import Conversation
-from danlu.data.datasets import Source
 from danlu.data.documents import Document
 from danlu.data.formats import AnyFormat
 from danlu.data.preferences import Preference
 from danlu.data.questions import Question
 from danlu.data.registering import line_of
+from danlu.data.row_source import Source
 from danlu.data.rows import JsonValue, Row
 from danlu.data.split import normalise
 from danlu.data.stored import RowFile, write_rows

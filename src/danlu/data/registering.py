@@ -11,18 +11,16 @@ import json
 from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final
+from typing import IO, Any, Final
 
 from danlu.data.conversations import Conversation
 from danlu.data.formats import AnyFormat, require_family
+from danlu.data.row_source import Source
 from danlu.data.rows import Progress, Row
 from danlu.data.sources.facts import FileFacts
 from danlu.errors import DataError
 from danlu.files import disk_errors
 from danlu.i18n import Language, t
-
-if TYPE_CHECKING:
-    from danlu.data.datasets import Source
 
 LEFT_OUT: Final = "left-out.jsonl"
 """The list of a version's file's rows that could not be used."""
