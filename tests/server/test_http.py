@@ -399,6 +399,11 @@ def test_the_docs_list_every_route_without_a_script(server: Running) -> None:
     for address in ("GET /api/conversations", "POST /answer", "POST /v1/chat/completions", "GET /health"):
         assert f"<code>{address}</code>" in page
     assert "<script" not in page
+    # What a body holds stands there, with what a caller may put into it.
+    for field in ("response_format", "top_logprobs", "tool_choice", "encoding_format"):
+        assert f"<code>{field}</code>" in page
+    assert "≤ 20" in page
+    assert "``" not in page
     assert fetch(server, "GET", "/openapi.json").json()["openapi"].startswith("3.")
 
 

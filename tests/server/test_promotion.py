@@ -106,7 +106,9 @@ def test_a_version_that_cannot_be_served_leaves_the_one_in_service(server: Runni
 
     until(told, 60)
     assert version_in_service(server) == "tiny-1"
-    assert fetch(server, "GET", "/health").json()["status"] == "healthy"
+    health = fetch(server, "GET", "/health").json()
+    assert health["status"] == "healthy"
+    assert "danlu assistants rollback 麻薯" in health["engine"]["detail"]
     assert fetch(server, "GET", "/answer?prompt=hi&max_tokens=2").status == 200
 
 

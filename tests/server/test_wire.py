@@ -323,6 +323,7 @@ def test_keys_open_bound_and_close(keyed: tuple[Running, dict[str, str]]) -> Non
         assert fetch(server, method, path, {} if method == "POST" else None).status == 401, path
     refused = call(server, "dk-wrong")
     assert (refused.status, refused.json()["error"]["code"]) == (401, "invalid_api_key")
+    assert refused.headers["www-authenticate"] == "Bearer"
     assert call(server, None).json()["error"]["type"] == "authentication_error"
     assert fetch(server, "GET", "/health").status == 200
     assert fetch(server, "GET", "/api/assistants").status == 200

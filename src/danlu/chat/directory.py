@@ -140,6 +140,13 @@ class Directory:
             listener(listed)
 
 
+def _held_back(listed: Listed, lang: Language | None) -> str | None:
+    if listed.waiting is None:
+        return None
+    name, reason = listed.assistant.name, listed.waiting.what(lang)
+    return EngineError("chat.held_back", name=name, reason=reason).message(lang)
+
+
 def _engine(listed: Listed, entry: Entry | None, lang: Language | None) -> EngineView:
     if listed.problem is not None:
         detail = listed.problem.message(lang)
@@ -150,7 +157,7 @@ def _engine(listed: Listed, entry: Entry | None, lang: Language | None) -> Engin
     return EngineView(
         kind=health.kind,
         state=health.engine.state,
-        detail=listed.waiting.message(lang) if listed.waiting is not None else health.engine.detail,
+        detail=_held_back(listed, lang) or health.engine.detail,
         running=health.running,
         waiting=health.waiting,
         capacity=health.capacity,

@@ -10,8 +10,7 @@ from pydantic import ValidationError
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 
-from danlu.accounts.errors import QuotaError
-from danlu.errors import BusyError, DanluError, NotFoundError
+from danlu.errors import DanluError, NotFoundError
 from danlu.i18n import LANGUAGES, catalogue, t
 from danlu.serving import anthropic_wire, api
 
@@ -53,7 +52,7 @@ def error_response(error: DanluError, path: str) -> JSONResponse:
         status, headers, body = api.error_response(error)
         return JSONResponse(body, status, headers)
     status = error.http_status if isinstance(error, RefusedError) else error.status
-    headers = {"Retry-After": str(error.retry_after)} if isinstance(error, BusyError | QuotaError) else {}
+    headers = api.error_headers(error)
     return JSONResponse({**error.problem(), "status": status}, status, headers, media_type=PROBLEM_TYPE)
 
 

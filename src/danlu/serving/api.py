@@ -23,7 +23,7 @@ from collections.abc import Awaitable, Coroutine, Mapping
 from dataclasses import replace
 from typing import Any, Final, TypeVar
 
-from danlu.accounts.errors import QuotaError
+from danlu.accounts.errors import NoKeyError, QuotaError
 from danlu.errors import BusyError, DanluError
 from danlu.i18n import Language
 from danlu.serving import openai_wire as wire
@@ -129,9 +129,14 @@ def model(registry: GatewayRegistry, name: str, caller: Caller = ANYONE) -> Json
 
 def error_response(error: DanluError, lang: Language | None = None) -> tuple[int, dict[str, str], Json]:
     """Return status, headers and OpenAI-shaped body of an error."""
-    waits = isinstance(error, BusyError | QuotaError)
-    headers = {"Retry-After": str(error.retry_after)} if waits else {}  # type: ignore[attr-defined]
-    return error.status, headers, wire.error_body(error, lang)
+    return error.status, error_headers(error), wire.error_body(error, lang)
+
+
+def error_headers(error: DanluError) -> dict[str, str]:
+    """Return the headers of an error: when to try again, or what to send."""
+    if isinstance(error, BusyError | QuotaError):
+        return {"Retry-After": str(error.retry_after)}
+    return {"WWW-Authenticate": "Bearer"} if isinstance(error, NoKeyError) else {}
 
 
 async def until_gone(work: Coroutine[Any, Any, T], gone: Awaitable[object]) -> T | None:

@@ -12,7 +12,7 @@ import struct
 import time
 import uuid
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Final
 
 from danlu.accounts.errors import NoKeyError, QuotaError
 from danlu.errors import BusyError, DanluError, TooLargeError
@@ -21,6 +21,14 @@ from danlu.serving.engine import Call, Embeddings, Finish, TokenLogprob
 from danlu.serving.openai_requests import WireError
 
 Json = dict[str, Any]
+
+# Fields that only the model or its engine can refuse.
+_PARAMS: Final = {
+    "serving.no_calls": "tools",
+    "templates.no_tools": "tools",
+    "serving.one_tool": "tool_choice",
+    "serving.no_schema": "response_format",
+}
 
 
 def new_id(prefix: str) -> str:
@@ -143,7 +151,7 @@ def error_body(error: DanluError, lang: Language | None = None) -> Json:
         code = "model_not_found"
     elif error.key == "serving.unsupported_field":
         code = "unsupported_parameter"
-    param = error.param if isinstance(error, WireError) else None
+    param = error.param if isinstance(error, WireError) else _PARAMS.get(error.key)
     return {"error": {"message": error.message(lang), "type": kind, "param": param, "code": code}}
 
 

@@ -86,11 +86,11 @@ def prepare(request: GenerationRequest, prompts: PromptFormat | None, spec: Engi
         counted = prompts.prompt_ids(request.messages) if prompts is not None and not request.form.tools else ()
         return Prepared(_engine_request(request, tuple(counted), prompts, spec))
     form = request.form
-    ids = prompts.prompt_ids(request.messages, form.tools)
-    opened = prompts.opens_thinking(request.messages, form.tools)
     given, syntax, scanner = "", None, None
     if form.tools:
         syntax, scanner, form, given = _calls(request, form, prompts)
+    ids = prompts.prompt_ids(request.messages, form.tools)
+    opened = prompts.opens_thinking(request.messages, form.tools)
     if form.schema is not None:
         if spec.kind == "transformers":
             raise UsageError("serving.no_schema", model=request.origin.name or spec.model_id)

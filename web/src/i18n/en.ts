@@ -59,7 +59,7 @@ export const en = {
     loadingLine: '{name} is loading its model. Your question will wait its turn.',
     restartingLine: '{name} is restarting. Your question will wait its turn.',
     failedLine: '{name} cannot answer at the moment.',
-    heldLine: '{name} goes on with the version it had; the newer one cannot be served. {reason}',
+    heldLine: '{name} goes on with the version it had. {reason}',
     failedFix: 'Restart Danlu with {command}; the log in its home folder says why.',
     gone: 'Assistant removed',
   },

@@ -61,7 +61,7 @@ export const zh: Catalogue = {
     loadingLine: '{name}正在加载模型，你的问题会排队等候。',
     restartingLine: '{name}正在重启，你的问题会排队等候。',
     failedLine: '{name}目前无法回答。',
-    heldLine: '{name} 继续使用原来的版本；新版本无法运行。{reason}',
+    heldLine: '{name} 继续使用原来的版本。{reason}',
     failedFix: '请用 {command} 重新启动丹炉；原因见其主目录中的日志。',
     gone: '助手已移除',
   },
