@@ -105,3 +105,13 @@ def test_a_key_is_printed_alone_listed_bounded_and_revoked(home: Home, capsys: p
     assert "revoked" in said(capsys, "keys", "list")[1]
     assert "There is no key any more" in said(capsys, "keys", "remove", "website")[2]
     assert said(capsys, "keys", "revoke", "website")[0] == 1
+
+
+def test_a_key_that_is_too_short_is_refused_and_not_shown(
+    home: Home, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    code, _, err = said(capsys, "serve", "tiny1", "--api-key", "short")
+    assert (code, "short" in err.replace("shorter", "")) == (2, False)
+    monkeypatch.setenv("DANLU_API_KEY", "s3cr3t")
+    code, _, err = said(capsys, "assistants", "list")
+    assert (code, "DANLU_API_KEY" in err, "s3cr3t" in err) == (2, True, False)

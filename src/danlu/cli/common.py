@@ -19,6 +19,7 @@ from danlu.settings import Home, Settings
 
 # A pipe has no width; tables must not be folded to that of a terminal for it.
 _PIPE_WIDTH = 200
+_SECRET = ("api_key", "database_url")
 
 console = Console(stderr=True, highlight=False)
 """Everything that is not a result goes to stderr, so that stdout can be piped."""
@@ -44,7 +45,9 @@ def settings_for(home: Path | None) -> Settings:
     except ValidationError as error:
         first = error.errors()[0]
         name = f"DANLU_{'_'.join(map(str, first['loc'])).upper()}"
-        raise UsageError("ground.bad_setting", name=name, value=first["input"]) from None
+        # What is secret does not belong on a screen.
+        value = "…" if first["loc"][0] in _SECRET else first["input"]
+        raise UsageError("ground.bad_setting", name=name, value=value) from None
     settings = settings.model_copy(update={"home": settings.home.expanduser().resolve()})
     Home(settings.home).make()
     set_up_logging("debug" if settings.log_level == "debug" else "warning", Home(settings.home).logs)

@@ -44,10 +44,7 @@ def serve(
     engine: Annotated[str, typer.Option("--engine", help=t("cli.opt_engine"))] = "auto",
     host: HostOption = "127.0.0.1",
     port: PortOption = 8000,
-    api_key: Annotated[
-        str | None,
-        typer.Option("--api-key", metavar="KEY", help=t("cli.opt_api_key"), envvar="DANLU_API_KEY", show_envvar=True),
-    ] = None,
+    api_key: Annotated[str | None, typer.Option("--api-key", metavar="KEY", help=t("cli.opt_api_key"))] = None,
     home: HomeOption = None,
 ) -> None:
     """Put a run or a model into service and start."""
