@@ -257,8 +257,11 @@ class Gateway:
         self._idle.clear()
         try:
             prepared = await self._prepare(request)
-            while ticket.position > 0:
-                yield Queued(ticket.position, self._admission.eta(ticket.position))
+            told = 0
+            while (place := ticket.position) > 0:
+                if place != told:  # the queue may have moved while the prompt was written; a place is told once
+                    told = place
+                    yield Queued(place, self._admission.eta(place))
                 await ticket.moved()
             await self.engine.wait_ready(self.limits.ready)
             begun = time.monotonic()
