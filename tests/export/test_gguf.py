@@ -13,8 +13,8 @@ from transformers import AutoModelForCausalLM
 from transformers.models.gemma3 import Gemma3TextConfig
 
 from danlu.errors import ExportError, ModelError
-from danlu.export import gguf_families, gguf_vocabulary
-from danlu.export.agreement import check_agreement, divergence
+from danlu.export import gguf_families, gguf_vocabulary, weights
+from danlu.export.agreement import THRESHOLDS, Threshold, check_agreement, divergence
 from danlu.export.gguf_export import write_gguf
 from danlu.export.pre_tokenizers import recognise
 from danlu.export.reference import TransformersReference
@@ -52,13 +52,13 @@ def write_model(folder, family, kind, *, tied=True, bos=False):
     return folder
 
 
-def write_random(folder, config):
+def write_random(folder, config, size=0.3):
     torch.manual_seed(0)
     model = AutoModelForCausalLM.from_config(config, dtype=torch.float32)
     with torch.no_grad():
         for name, weight in model.named_parameters():
             # Large enough for attention to depend on positions.
-            weight.normal_(0, 0.3) if "embed" in name or "norm" not in name else weight.uniform_(0.5, 1.5)
+            weight.normal_(0, size) if "embed" in name or "norm" not in name else weight.uniform_(0.5, 1.5)
     model.save_pretrained(folder)
 
 
@@ -196,6 +196,49 @@ def test_weights_come_back_as_they_were(tmp_path):
         error = np.abs(file.floats("blk.0.ffn_up.weight").reshape(-1, 32) - blocks).max(axis=1)
         # Half a step and what the scale loses in float16; Q4_0 has one level less on one side, a whole step there.
         assert (error <= np.abs(blocks).max(axis=1) / levels * (0.6 if quant == "q8_0" else 1.05)).all()
+
+
+@pytest.mark.parametrize(
+    ("quant", "general", "steps"), [("q6_k", "Q6_K", 32), ("q5_k_m", "Q5_K", 16), ("q4_k_m", "Q4_K", 8)]
+)
+def test_k_quants_are_llama_cpps_own_and_follow_its_mixtures(tmp_path, monkeypatch, quant, general, steps):
+    config = tiny_config("qwen2", vocab=ROWS)
+    config.hidden_size, config.intermediate_size, config.num_hidden_layers = 256, 512, 9
+    config.layer_types = ["full_attention"] * 9
+    write_random(tmp_path / "base", config, 0.06)
+    family_tokenizer("qwen2").save_pretrained(tmp_path / "base")
+    written = write_gguf(tmp_path / "base", None, tmp_path / "base", tmp_path / "model.gguf", quant)
+    file = read_gguf(written.path)
+    types = {name: tensor.type.name for name, tensor in file.tensors.items()}
+    assert types["blk.1.ffn_up.weight"] == general
+    assert types["token_embd.weight"] == "Q6_K"  # it is the head as well
+    # Of nine layers the first and the last two, and of those between each third from the second of them on.
+    finer = [layer for layer in range(9) if types[f"blk.{layer}.ffn_down.weight"] == "Q6_K"]
+    assert finer == (list(range(9)) if quant == "q6_k" else [0, 3, 6, 7, 8])
+    assert types["blk.0.attn_v.weight"] == "Q6_K"
+    wanted = load_file(tmp_path / "base/model.safetensors")["model.layers.1.mlp.up_proj.weight"].numpy()
+    error = np.abs(file.floats("blk.1.ffn_up.weight") - wanted).reshape(-1, 256).max(axis=1)
+    assert (error <= np.abs(wanted).reshape(-1, 256).max(axis=1) / steps).all()
+    # Of random weights hardly any token is much likelier than the next one: here only the divergence tells.
+    monkeypatch.setitem(THRESHOLDS, quant, Threshold(top1=0.0, kl=0.05))
+    assert agreement_of(written.path, tmp_path / "base", None, quant).token_ids == 1.0
+
+
+def test_k_quants_fall_back_to_small_blocks_where_rows_do_not_divide_by_256(tmp_path):
+    base = write_model(tmp_path / "base", "qwen2", "qwen2", tied=False)
+    types = {}
+    for quant in ("q6_k", "q5_k_m", "q4_k_m"):
+        file = read_gguf(write_gguf(base, None, base, tmp_path / f"{quant}.gguf", quant).path)
+        types[quant] = [file.tensors[name].type.name for name in ("blk.0.ffn_up.weight", "output.weight")]
+    assert types == {"q6_k": ["Q8_0", "Q8_0"], "q5_k_m": ["Q5_1", "Q8_0"], "q4_k_m": ["Q5_0", "Q8_0"]}
+
+
+@pytest.mark.parametrize("quant", ["f32", "q8_0"])
+def test_tensors_written_in_pieces_are_the_same_bytes(tmp_path, monkeypatch, quant):
+    base = write_model(tmp_path / "base", "llama", "smollm", tied=False)
+    whole = write_gguf(base, None, base, tmp_path / "whole.gguf", quant, "x")
+    monkeypatch.setattr(weights, "PIECE_VALUES", 200)
+    assert write_gguf(base, None, base, tmp_path / "pieces.gguf", quant, "x").sha256 == whole.sha256
 
 
 def test_rows_that_do_not_divide_into_blocks_stay_in_16_bits_and_are_counted(tmp_path):

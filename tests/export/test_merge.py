@@ -10,7 +10,7 @@ from peft import IA3Config, LoraConfig, PeftModel, get_peft_model
 from transformers import AutoModelForCausalLM
 
 from danlu.errors import ExportError
-from danlu.export import merge
+from danlu.export import merge, weights
 from danlu.export.merge import write_merged
 from danlu.models.checks import check_folder
 from danlu.models.load import load_model
@@ -46,8 +46,10 @@ def base(tmp_path_factory):
     return write_tiny_model(tmp_path_factory.mktemp("base") / "model", "qwen2")
 
 
+@pytest.mark.parametrize("values", [weights.PIECE_VALUES, 100])
 @pytest.mark.parametrize("kind", CONFIGS)
-def test_merged_weights_equal_those_of_peft(tmp_path, base, kind):
+def test_merged_weights_equal_those_of_peft(tmp_path, monkeypatch, base, kind, values):
+    monkeypatch.setattr(weights, "PIECE_VALUES", values)
     adapter = write_adapter(tmp_path / "adapter", base, CONFIGS[kind])
     (tmp_path / "merged").mkdir()
     files = write_merged(base, adapter, base, tmp_path / "merged")

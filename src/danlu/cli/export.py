@@ -26,7 +26,8 @@ def export(
         Literal["merged", "gguf", "adapter", "ollama"], typer.Option("--format", help=t("cli.opt_format"))
     ] = "merged",
     quant: Annotated[
-        Literal["q8_0", "q4_0", "f16", "bf16", "f32"], typer.Option("--quant", help=t("cli.opt_quant"))
+        Literal["q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "f16", "bf16", "f32"],
+        typer.Option("--quant", help=t("cli.opt_quant")),
     ] = "q8_0",
     home: HomeOption = None,
     as_json: JsonOption = False,

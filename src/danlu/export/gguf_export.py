@@ -8,15 +8,14 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, Literal, get_args
+from typing import TYPE_CHECKING, BinaryIO, Final, cast
 
 import numpy as np
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter, LlamaFileType
-from gguf.quants import quantize
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, GGUFWriter
 
 from danlu import __version__
-from danlu.errors import ExportError
 from danlu.export.gguf_families import Family, read_family
+from danlu.export.gguf_storage import Quant, file_type, pack, storage_of
 from danlu.export.gguf_vocabulary import read_vocabulary, write_vocabulary
 from danlu.export.weights import MergedWeights
 from danlu.files import disk_errors, require_free, sha256_of
@@ -25,20 +24,8 @@ from danlu.models.new_tokens import EMBEDDING
 if TYPE_CHECKING:
     import torch
 
-Quant = Literal["q8_0", "q4_0", "f16", "bf16", "f32"]
-QUANTS: Final[tuple[Quant, ...]] = get_args(Quant)
-_TYPES: Final = {
-    "q8_0": (GGMLQuantizationType.Q8_0, LlamaFileType.MOSTLY_Q8_0),
-    "q4_0": (GGMLQuantizationType.Q4_0, LlamaFileType.MOSTLY_Q4_0),
-    "f16": (GGMLQuantizationType.F16, LlamaFileType.MOSTLY_F16),
-    "bf16": (GGMLQuantizationType.BF16, LlamaFileType.MOSTLY_BF16),
-    "f32": (GGMLQuantizationType.F32, LlamaFileType.ALL_F32),
-}
-# Embedding and head suffer most from few bits; llama.cpp's own files keep them finer as well.
-_FINER_IN_Q4: Final = ("token_embd.weight", "output.weight")
 _ROPE_FACTORS: Final = "rope_freqs.weight"
-_F16_LARGEST: Final = 65504.0
-# Tensors in work at once: one is read while two are quantised.
+# Pieces in work at once: one is read while two are quantised.
 _AHEAD: Final = 3
 
 
@@ -57,18 +44,6 @@ class GgufResult:
     bytes: int
     sha256: str
     kept_f16: int
-
-
-def quant_of(name: str) -> Quant:
-    """Return the storage type of a name.
-
-    Raises:
-        ExportError: there is none of this name.
-    """
-    for quant in QUANTS:
-        if quant == name:
-            return quant
-    raise ExportError("export.quant_unknown", quant=name, known=", ".join(QUANTS))
 
 
 @dataclass(frozen=True)
@@ -122,7 +97,7 @@ def write_gguf(
         writer.add_type("model")
         writer.add_name(name or path.stem)
         writer.add_description(f"Danlu {__version__}")
-        writer.add_file_type(_TYPES[quant][1])
+        writer.add_file_type(file_type(quant))
         writer.add_quantization_version(2)
         family.write_metadata(writer)
         write_vocabulary(writer, vocabulary)
@@ -142,11 +117,13 @@ def write_gguf(
                 if factors is not None:
                     writer.write_tensor_data(factors.numpy())
                 done = 0
-                for tensor, data in _produce(family, weights, planned):
-                    writer.write_tensor_data(data)
-                    done += tensor.bytes
-                    if report is not None:
-                        report(done, total)
+                with ThreadPoolExecutor(2, thread_name_prefix="quantise") as pool:
+                    pieces = _ahead(_packing(pool, family, weights, planned))
+                    for tensor in planned:
+                        writer.write_tensor_data(cast("np.ndarray", _Streamed(tensor, pieces)))
+                        done += tensor.bytes
+                        if report is not None:
+                            report(done, total)
                 writer.flush()
             finally:
                 writer.close()
@@ -162,38 +139,57 @@ def _plan(family: Family, weights: MergedWeights, quant: Quant) -> Iterator[_Pla
         # A checkpoint may hold the shared head a second time; llama.cpp takes the embedding when it is absent.
         if name is None or (tied and name == "output.weight"):
             continue
-        yield _Planned(spec.name, name, spec.shape, _storage(name, spec.shape, quant))
+        kind = storage_of(name, spec.shape, quant, family.shape.layers, tied=tied)
+        yield _Planned(spec.name, name, spec.shape, kind)
 
 
-def _storage(name: str, shape: tuple[int, ...], quant: Quant) -> GGMLQuantizationType:
-    if len(shape) == 1:
-        return GGMLQuantizationType.F32
-    wanted: GGMLQuantizationType = _TYPES[quant][0]
-    if quant == "q4_0" and name in _FINER_IN_Q4:
-        wanted = GGMLQuantizationType.Q8_0
-    return wanted if shape[-1] % GGML_QUANT_SIZES[wanted][0] == 0 else GGMLQuantizationType.F16
+class _Streamed:
+    """Stands for the array of a tensor that is written piece by piece; ``GGUFWriter`` asks an array no more than this.
+
+    Args:
+        tensor: what is written.
+        pieces: packed pieces of this tensor and of those after it.
+    """
+
+    def __init__(self, tensor: _Planned, pieces: Iterator[np.ndarray]) -> None:
+        self.nbytes = tensor.bytes
+        self._tensor = tensor
+        self._pieces = pieces
+
+    def tofile(self, file: BinaryIO) -> None:
+        """Write the tensor's pieces."""
+        missing = self.nbytes
+        while missing > 0:
+            piece = next(self._pieces)
+            missing -= piece.nbytes
+            piece.tofile(file)
+        assert missing == 0, f"{self._tensor.name}: {-missing} bytes too many"
 
 
-def _produce(family: Family, weights: MergedWeights, planned: list[_Planned]) -> Iterator[tuple[_Planned, np.ndarray]]:
-    """Yield the bytes of the tensors in order; numpy works outside of the interpreter's lock, so two go at once."""
-    waiting: deque[tuple[_Planned, Future[np.ndarray]]] = deque()
-    with ThreadPoolExecutor(2, thread_name_prefix="quantise") as pool:
-        for tensor in planned:
-            values = family.convert(tensor.source, weights.tensor(tensor.source))
-            waiting.append((tensor, pool.submit(_pack, tensor, values)))
-            if len(waiting) >= _AHEAD:
-                ready, future = waiting.popleft()
-                yield ready, future.result()
-        while waiting:
-            ready, future = waiting.popleft()
-            yield ready, future.result()
+def _packing(
+    pool: ThreadPoolExecutor, family: Family, weights: MergedWeights, planned: list[_Planned]
+) -> Iterator[Future[np.ndarray]]:
+    """Yield each piece of each tensor, in order, as it is being packed.
+
+    numpy and llama.cpp work outside of the interpreter's lock, so two go at once.
+    """
+    for tensor in planned:
+        whole = not family.keeps_rows(tensor.source)
+        values = [weights.tensor(tensor.source)] if whole else weights.pieces(tensor.source)
+        for piece in values:
+            yield pool.submit(_pack, tensor, family.convert(tensor.source, piece))
+
+
+def _ahead(futures: Iterator[Future[np.ndarray]]) -> Iterator[np.ndarray]:
+    """Yield results in order, while those after them are in work."""
+    waiting: deque[Future[np.ndarray]] = deque()
+    for future in futures:
+        waiting.append(future)
+        if len(waiting) >= _AHEAD:
+            yield waiting.popleft().result()
+    while waiting:
+        yield waiting.popleft().result()
 
 
 def _pack(tensor: _Planned, values: torch.Tensor) -> np.ndarray:
-    data = values.float().contiguous().numpy()
-    if not np.isfinite(data).all():
-        raise ExportError("export.not_finite", tensor.name, dtype="F32")
-    if tensor.type is GGMLQuantizationType.F16 and float(np.abs(data).max()) > _F16_LARGEST:
-        raise ExportError("export.not_finite", tensor.name, dtype="F16")
-    packed: np.ndarray = quantize(data, tensor.type)
-    return packed
+    return pack(tensor.name, values.float().contiguous().numpy(), tensor.type)

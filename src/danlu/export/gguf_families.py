@@ -77,6 +77,10 @@ class Family:
             return tensor.float() + 1  # Gemma multiplies by (1 + weight), llama.cpp by the weight
         return tensor
 
+    def keeps_rows(self, name: str) -> bool:
+        """Say whether ``convert`` gives the same for a tensor's rows in groups as for all at once."""
+        return not (self.arch is MODEL_ARCH.LLAMA and (".q_proj." in name or ".k_proj." in name))
+
     def write_metadata(self, writer: GGUFWriter) -> None:
         """Add the architecture's metadata to a GGUF file.
 

@@ -1,6 +1,6 @@
 """Writes a base model with its adapter worked in as ordinary safetensors that plain transformers loads.
 
-Tensor by tensor: memory is one tensor in float32, whatever the size of the model.
+Piece by piece: memory is one group of rows in float32, whatever the size of the model.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def write_merged(
             name = WEIGHTS_FILE if len(shards) == 1 else f"model-{index:05d}-of-{len(shards):05d}.safetensors"
             with SafetensorsWriter(folder / name, shard) as writer:
                 for spec in shard:
-                    writer.write(spec.name, tensor_bytes(weights.tensor(spec.name), spec))
+                    writer.write_pieces(spec.name, (tensor_bytes(piece, spec) for piece in weights.pieces(spec.name)))
                     done += spec.bytes
                     if report is not None:
                         report(done, total)

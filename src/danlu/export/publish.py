@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, Final, Literal
 from danlu.errors import ExportError
 from danlu.export.adapter import write_adapter
 from danlu.export.agreement import check_agreement
-from danlu.export.gguf_export import Quant, quant_of, write_gguf
+from danlu.export.gguf_export import write_gguf
+from danlu.export.gguf_storage import Quant, quant_of
 from danlu.export.merge import WrittenFile, copy_tokenizer, write_merged
 from danlu.export.merged_check import check_merged
 from danlu.export.reference import Reference, TransformersReference

@@ -1,6 +1,7 @@
 """The tensors of a base model with an adapter worked in, one at a time: what every export is written from.
 
-A tensor is read through a memory map, changed in float32, and handed on; memory is one tensor and what it becomes.
+A tensor is read through a memory map, changed in float32, and handed on, large ones in groups of rows; memory is one
+such piece and what it becomes.
 The arithmetic is peft's own merge for LoRA, rank-stabilised LoRA and DoRA (arXiv 2106.09685, 2312.03732, 2402.09353);
 adapters of other kinds are refused by name. Not for deciding where the tensors go.
 """
@@ -28,6 +29,8 @@ if TYPE_CHECKING:
 ADAPTER_WEIGHTS: Final = "adapter_model.safetensors"
 ADAPTER_CONFIG: Final = "adapter_config.json"
 _PREFIX: Final = "base_model.model."
+# 64 MB in float32; a few of these are in work at once.
+PIECE_VALUES: Final = 2**24
 
 
 @dataclass(frozen=True)
@@ -108,22 +111,40 @@ class MergedWeights:
         if name in self._rows:
             return self._with_rows(weight, name)
         lora = self._loras.get(name)
-        return weight if lora is None else self._merge(weight, lora)
+        return weight if lora is None else self._merge(weight, lora, slice(None))
+
+    def pieces(self, name: str) -> Iterator[torch.Tensor]:
+        """Yield one tensor in groups of whole rows, so that a vocabulary of gigabytes passes through little memory."""
+        spec = self.specs[name]
+        size = max(1, PIECE_VALUES // max(1, math.prod(spec.shape[1:])))
+        if not spec.shape or spec.shape[0] <= size or name in self._rows:
+            yield self.tensor(name)
+            return
+        if name in self._replaced:
+            kept = self._adapter_file.get_slice(self._replaced[name])
+        else:
+            kept = self._files[name].get_slice(name)
+        lora = self._loras.get(name)
+        for start in range(0, spec.shape[0], size):
+            rows = slice(start, min(start + size, spec.shape[0]))
+            yield kept[rows] if lora is None else self._merge(kept[rows], lora, rows)
 
     def tensors(self) -> Iterator[tuple[TensorSpec, torch.Tensor]]:
         """Yield every tensor, one at a time."""
         for name, spec in self.specs.items():
             yield spec, self.tensor(name)
 
-    def _merge(self, weight: torch.Tensor, lora: _Lora) -> torch.Tensor:
+    def _merge(self, weight: torch.Tensor, lora: _Lora, rows: slice) -> torch.Tensor:
+        """Return ``rows`` of a matrix, of which ``weight`` is the base's part, with the adapter worked in."""
+
         def part(role: str) -> torch.Tensor:
             value: torch.Tensor = self._adapter_file.get_tensor(lora.names[role])
             return value.float()
 
-        update = (part("B") @ part("A")) * lora.scale
-        merged = weight.float() + (update.T if lora.embedding else update)
+        left, right = (part("A").T[rows], part("B").T) if lora.embedding else (part("B")[rows], part("A"))
+        merged = weight.float() + (left @ right) * lora.scale
         if "magnitude" in lora.names:
-            merged *= (part("magnitude") / merged.norm(dim=1)).unsqueeze(1)
+            merged *= (part("magnitude")[rows] / merged.norm(dim=1)).unsqueeze(1)
         return merged
 
     def _match(self, config: Mapping[str, Any], header: Mapping[str, TensorSpec]) -> None:
@@ -224,6 +245,9 @@ class _Alias:
     def get_tensor(self, _: str) -> torch.Tensor:
         tensor: torch.Tensor = self.file.get_tensor(self.name)
         return tensor
+
+    def get_slice(self, _: str) -> Any:
+        return self.file.get_slice(self.name)
 
 
 def read_adapter_config(adapter: Path, *, mergeable: bool = True) -> dict[str, Any]:

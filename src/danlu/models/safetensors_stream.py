@@ -12,7 +12,7 @@ import json
 import math
 import os
 import struct
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final, Self
@@ -85,11 +85,17 @@ class SafetensorsWriter:
         Raises:
             MachineError: the disk is full.
         """
+        self.write_pieces(name, (data,))
+
+    def write_pieces(self, name: str, pieces: Iterable[memoryview | bytes]) -> None:
+        """Write the next tensor from pieces that need not exist at the same time; see ``write``."""
         spec = self._rest.pop()
         assert spec.name == name, f"{name} comes before {spec.name}"
-        length = data.nbytes if isinstance(data, memoryview) else len(data)
+        length = 0
+        for data in pieces:
+            length += data.nbytes if isinstance(data, memoryview) else len(data)
+            self._put(data)
         assert length == spec.bytes, f"{name}: {length} bytes instead of {spec.bytes}"
-        self._put(data)
 
     def close(self) -> str:
         """Finish the file and return its SHA-256 in hex."""
