@@ -201,15 +201,21 @@ def _compare(
     same: list[bool] = []
     divergences: list[float] = []
     greedy: list[bool] = []
-    for prompt, answer in zip(job.prompts, answers.answers, strict=True):
-        rows = reference.log_probs((*prompt, *answer.ids[:-1]), start=len(prompt))
+    samples = _sample_texts(chat_format)
+    along = [
+        ((*prompt, *answer.ids[:-1]), len(prompt)) for prompt, answer in zip(job.prompts, answers.answers, strict=True)
+    ]
+    # One pass serves every prefix of a text.
+    found = iter(reference.log_probs([*along, *((ids, 1) for ids, _ in samples)]))
+    for answer in answers.answers:
+        rows = next(found)
         hits = [int(row.argmax()) == index for row, index in zip(rows, answer.ids, strict=True)]
         same += hits
         divergences += [divergence(rows[index], top) for index, top in _told(answer, chat_format.tokenizer)]
         greedy.append(all(hits))
     forced = iter(answers.forced)
-    for ids, ends in _sample_texts(chat_format):
-        rows = reference.log_probs(ids, start=1)  # one pass serves every prefix of the text
+    for _, ends in samples:
+        rows = next(found)
         for end, answer in zip(ends, forced, strict=False):
             same.append(int(rows[end - 1].argmax()) == answer.ids[0])
             divergences += [divergence(rows[end - 1], top) for _, top in _told(answer, chat_format.tokenizer)]

@@ -41,6 +41,7 @@ class _Server:
         parameters.cpuparams.n_threads = parameters.cpuparams_batch.n_threads = threads
         parameters.warmup = False
         parameters.fit_params = False
+        parameters.no_extra_bufts = True  # weights stay in the mapped file; repacking copies all of them
         parameters.verbosity = 2
         # Exact comparison with the source: nothing of the key/value cache is rounded to fewer bits than float32, and
         # attention is the plain one (llama.cpp's flash attention multiplies in 16 bits, whatever the cache holds).

@@ -1,4 +1,4 @@
-"""Compares merged weights with base and adapter, both in transformers: the same four figures as for GGUF."""
+"""Compares merged weights with base and adapter, both in transformers: the same figures as for GGUF."""
 
 from __future__ import annotations
 
@@ -10,8 +10,10 @@ import numpy as np
 
 from danlu.errors import ExportError
 from danlu.export.agreement import QUESTIONS, TEXTS
-from danlu.export.reference import Reference, TransformersReference
+from danlu.export.reference import Reference
+from danlu.export.streamed import open_reference
 from danlu.models.chat_format import ChatFormat
+from danlu.models.checks import check_folder
 from danlu.models.corpus import CORPUS
 from danlu.models.load import load_tokenizer
 from danlu.models.messages import Message
@@ -27,11 +29,11 @@ _MOST_KL: Final = 0.02
 def check_merged(
     folder: Path, chat_format: ChatFormat, reference: Reference, questions: Sequence[str] = QUESTIONS
 ) -> Agreement:
-    """Load merged weights as plain transformers does and compare them with their source.
+    """Let transformers compute with merged weights and compare them with their source.
 
     Raises:
         ExportError: they disagree.
-        ModelError: they do not load.
+        ModelError: the files are damaged.
     """
     tokenizer = load_tokenizer(folder)
     for text in CORPUS:
@@ -39,18 +41,20 @@ def check_merged(
             text, add_special_tokens=False
         ):
             raise ExportError("export.tokens_disagree", str(folder), text=repr(text[:40]))
-    merged = TransformersReference.load(folder, None)
+    check_folder(folder)
+    merged = open_reference(folder, None)
+    prompts = [chat_format.prompt_ids([Message("user", question)]) for question in questions]
+    answers = merged.continue_greedily(prompts, _NEW_TOKENS, chat_format.stop_ids)
+    along = [((*prompt, *answer[:-1]), len(prompt)) for prompt, answer in zip(prompts, answers, strict=True)]
+    texts = [(chat_format.tokenizer.encode(text, add_special_tokens=False), 1) for text in TEXTS]
+    sources = reference.log_probs([*along, *texts])
+    greedy = [
+        [int(row.argmax()) for row in source] == answer
+        for source, answer in zip(sources[: len(prompts)], answers, strict=True)
+    ]
     same: list[bool] = []
     divergences: list[float] = []
-    greedy: list[bool] = []
-    for question in questions:
-        prompt = chat_format.prompt_ids([Message("user", question)])
-        answer = merged.continue_greedily(prompt, _NEW_TOKENS, chat_format.stop_ids)
-        source = reference.log_probs((*prompt, *answer[:-1]), start=len(prompt))
-        greedy.append([int(row.argmax()) for row in source] == list(answer))
-    for text in TEXTS:
-        ids = chat_format.tokenizer.encode(text, add_special_tokens=False)
-        source, found = reference.log_probs(ids, start=1), merged.log_probs(ids, start=1)
+    for source, found in zip(sources[len(prompts) :], merged.log_probs(texts), strict=True):
         same += list(source.argmax(axis=1) == found.argmax(axis=1))
         divergences += list(np.sum(np.exp(source) * (source - found), axis=1, dtype=np.float64))
     agreement = Agreement(

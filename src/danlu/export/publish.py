@@ -18,6 +18,7 @@ from danlu.export.gguf_storage import Quant, quant_of
 from danlu.export.merge import WrittenFile, copy_tokenizer, write_merged
 from danlu.export.merged_check import check_merged
 from danlu.export.reference import Reference, TransformersReference
+from danlu.export.streamed import open_reference
 from danlu.files import new_folder
 from danlu.models.chat_format import ChatFormat
 from danlu.models.fingerprint import fingerprint
@@ -130,7 +131,7 @@ def register_version(
 
 
 class ReferenceLoader:
-    """Gives base with adapter to compare with: what lies in memory if it is exact enough, else loaded, once.
+    """Gives base with adapter to compare with: what lies in memory if it is exact enough, else the files.
 
     Args:
         base: folder of the base model.
@@ -140,14 +141,12 @@ class ReferenceLoader:
 
     def __init__(self, base: Path, adapter: Path | None, model: PreTrainedModel | None = None) -> None:
         self._base, self._adapter, self._model = base, adapter, model
-        self._loaded: TransformersReference | None = None
+        self._loaded: Reference | None = None
 
     def __call__(self) -> Reference:
         """Return the source of an export."""
         if self._loaded is None:
-            self._loaded = TransformersReference.of(self._model) or TransformersReference.load(
-                self._base, self._adapter
-            )
+            self._loaded = TransformersReference.of(self._model) or open_reference(self._base, self._adapter)
         return self._loaded
 
 

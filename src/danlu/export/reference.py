@@ -1,4 +1,7 @@
-"""The source of an export as transformers computes it: base and adapter, in float32 where memory allows."""
+"""The source of an export as transformers computes it, base and adapter, held in memory whole.
+
+``streamed`` gives the same from less memory, where it can.
+"""
 
 from __future__ import annotations
 
@@ -25,16 +28,20 @@ _FP32_BYTES_PER_PARAMETER: Final = 4.6
 class Reference(Protocol):
     """Something that knows what the source would say next."""
 
-    def log_probs(self, ids: Sequence[int], start: int) -> np.ndarray:
-        """Return natural log-probabilities of the next token.
+    def log_probs(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[np.ndarray]:
+        """Return natural log-probabilities of the next token along some texts.
 
         Args:
-            ids: token ids, shape [T].
-            start: the first position of interest, at least 1.
+            asked: for each text its token ids, shape [T], and the first position of interest, at least 1.
 
         Returns:
-            float32 ``[T - start + 1, V]``: row ``i`` is the distribution after ``ids[: start + i]``.
+            For each text float32 ``[T - start + 1, V]``: row ``i`` is the distribution after ``ids[: start + i]``.
         """
+
+    def continue_greedily(
+        self, prompts: Sequence[Sequence[int]], new_tokens: int, stop_ids: frozenset[int]
+    ) -> list[list[int]]:
+        """Return what comes next, most likely token first, until a stop id (included) or ``new_tokens``."""
 
 
 class TransformersReference:
@@ -79,8 +86,17 @@ class TransformersReference:
             return None
         return cls(model)
 
-    def continue_greedily(self, ids: Sequence[int], new_tokens: int, stop_ids: frozenset[int]) -> list[int]:
-        """Return what the model says next, most likely token first, until a stop id (included) or ``new_tokens``."""
+    def continue_greedily(
+        self, prompts: Sequence[Sequence[int]], new_tokens: int, stop_ids: frozenset[int]
+    ) -> list[list[int]]:
+        """See ``Reference.continue_greedily``."""
+        return [self._continue(ids, new_tokens, stop_ids) for ids in prompts]
+
+    def log_probs(self, asked: Sequence[tuple[Sequence[int], int]]) -> list[np.ndarray]:
+        """See ``Reference.log_probs``."""
+        return [self._log_probs(ids, start) for ids, start in asked]
+
+    def _continue(self, ids: Sequence[int], new_tokens: int, stop_ids: frozenset[int]) -> list[int]:
         import torch
 
         prompt = torch.tensor([list(ids)])
@@ -96,8 +112,7 @@ class TransformersReference:
         answer: list[int] = whole[0, len(ids) :].tolist()
         return answer
 
-    def log_probs(self, ids: Sequence[int], start: int) -> np.ndarray:
-        """See ``Reference.log_probs``."""
+    def _log_probs(self, ids: Sequence[int], start: int) -> np.ndarray:
         import torch
 
         rows = len(ids) - start + 1
