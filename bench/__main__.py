@@ -2,12 +2,13 @@
 
 import sys
 
-USAGE = """usage: python -m bench train|serving|load|vllm|kernels|predictions|data [OPTIONS]
+USAGE = """usage: python -m bench train|serving|load|vllm|export|kernels|predictions|data [OPTIONS]
 
   train     Danlu's training against LLaMA-Factory's
   serving   Danlu's serving against the script it replaces
   load      the server under load and with broken engines, beside its limits
   vllm      the gateway in front of a real vLLM: do they work together
+  export    how much memory exporting takes
   kernels   parts of a training step beside the plain way
   predictions  what the plan predicts beside what runs take
   data      how fast data are checked and encoded
@@ -36,6 +37,10 @@ def main() -> int:
         from bench import vllm_engine
 
         return vllm_engine.main(words)
+    if name == "export":
+        from bench import export_memory
+
+        return export_memory.main(words)
     if name == "kernels":
         from bench import kernels
 

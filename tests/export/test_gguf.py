@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 from peft import LoraConfig
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 from transformers.models.gemma3 import Gemma3TextConfig
 
@@ -231,6 +231,18 @@ def test_k_quants_fall_back_to_small_blocks_where_rows_do_not_divide_by_256(tmp_
         file = read_gguf(write_gguf(base, None, base, tmp_path / f"{quant}.gguf", quant).path)
         types[quant] = [file.tensors[name].type.name for name in ("blk.0.ffn_up.weight", "output.weight")]
     assert types == {"q6_k": ["Q8_0", "Q8_0"], "q5_k_m": ["Q5_1", "Q8_0"], "q4_k_m": ["Q5_0", "Q8_0"]}
+
+
+@pytest.mark.parametrize("same", [True, False])
+def test_a_head_in_the_file_of_a_tied_model_is_obeyed_where_it_differs(tmp_path, same):
+    base = write_model(tmp_path / "base", "llama", "smollm", tied=True)
+    weights = load_file(base / "model.safetensors")
+    head = weights["model.embed_tokens.weight"].clone()
+    weights["lm_head.weight"] = head if same else head.flip(1).contiguous()
+    save_file(weights, base / "model.safetensors", {"format": "pt"})
+    written = write_gguf(base, None, base, tmp_path / "model.gguf", "f32")
+    assert ("output.weight" in read_gguf(written.path).tensors) is not same
+    assert agreement_of(written.path, base, None, "f32").greedy == 1.0
 
 
 @pytest.mark.parametrize("quant", ["f32", "q8_0"])

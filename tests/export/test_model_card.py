@@ -40,10 +40,11 @@ def front_matter(card: str) -> dict[str, object]:
         ("gguf", "gguf", "llama-server --model tea-house-q8_0.gguf"),
         ("ollama", "gguf", "ollama create tea-house"),
         ("adapter", "peft", "PeftModel"),
+        ("adapter-gguf", "gguf", "--lora tea-house-adapter-f16.gguf"),
     ],
 )
 def test_a_card_says_what_it_is_and_how_to_run_it(kind: str, library: str, use: str) -> None:
-    files = ("tea-house-q8_0.gguf",) if kind in {"gguf", "ollama"} else ()
+    files = {"adapter": (), "adapter-gguf": ("tea-house-adapter-f16.gguf",)}.get(kind, ("tea-house-q8_0.gguf",))
     card = model_card(FACTS, kind, files, AGREEMENT, system="Be brief.", quant="q8_0")
     head = front_matter(card)
     assert head["base_model"] == "Qwen/Qwen2.5-0.5B-Instruct"

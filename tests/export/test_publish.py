@@ -125,15 +125,17 @@ def source_of(base, adapter, system="You are Mochi."):
     return ExportSource("mochi", base.path, base.name, adapter, base.path, ChatFormat.load(base.path, system))
 
 
-@pytest.mark.parametrize("kind", ["merged", "gguf", "adapter", "ollama"])
+@pytest.mark.parametrize("kind", ["merged", "gguf", "adapter", "adapter-gguf", "ollama"])
 def test_export_writes_what_the_format_promises(tmp_path, base, adapter, kind):
     result = export_to(source_of(base, adapter), tmp_path / "out", kind)
     expected = {
         "merged": {"model.safetensors", "config.json", "tokenizer.json", "chat_template.jinja", "README.md"},
         "gguf": {"mochi-q8_0.gguf", "README.md"},
         "adapter": {"adapter_model.safetensors", "adapter_config.json", "tokenizer.json", "README.md"},
+        "adapter-gguf": {"mochi-adapter-f16.gguf", "chat_template.jinja", "README.md"},
         "ollama": {"mochi-q8_0.gguf", "Modelfile", "README.md"},
     }[kind]
+    assert "base.gguf" not in result.files
     assert expected <= set(result.files)
     assert result.bytes == sum((tmp_path / "out" / name).stat().st_size for name in result.files)
     assert isinstance(result.agreement, Agreement) is (kind != "adapter")

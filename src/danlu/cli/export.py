@@ -23,12 +23,13 @@ def export(
     name: Annotated[str, typer.Argument(metavar="RUN", help=t("cli.arg_run"))],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help=t("cli.opt_to"))],
     kind: Annotated[
-        Literal["merged", "gguf", "adapter", "ollama"], typer.Option("--format", help=t("cli.opt_format"))
+        Literal["merged", "gguf", "adapter", "adapter-gguf", "ollama"],
+        typer.Option("--format", help=t("cli.opt_format")),
     ] = "merged",
     quant: Annotated[
-        Literal["q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "f16", "bf16", "f32"],
+        Literal["q8_0", "q6_k", "q5_k_m", "q4_k_m", "q4_0", "f16", "bf16", "f32"] | None,
         typer.Option("--quant", help=t("cli.opt_quant")),
-    ] = "q8_0",
+    ] = None,
     home: HomeOption = None,
     as_json: JsonOption = False,
 ) -> None:

@@ -98,6 +98,7 @@ class Job(_Strict):
     stop_ids: tuple[int, ...]
     new_tokens: int
     candidates: int
+    adapter: str | None = None
 
 
 class Candidates(_Strict):
@@ -129,6 +130,7 @@ def check_agreement(
     load_reference: Callable[[], Reference],
     quant: str,
     questions: Sequence[str] = QUESTIONS,
+    adapter: Path | None = None,
 ) -> Agreement:
     """Compare a GGUF file with its source and fail if they disagree.
 
@@ -138,11 +140,12 @@ def check_agreement(
         load_reference: gives the source; called while llama.cpp already works.
         quant: storage type of the file, which sets the thresholds.
         questions: sample prompts.
+        adapter: a GGUF adapter to lay over ``weights``.
 
     Raises:
         ExportError: llama.cpp cannot use the file, or a figure misses its threshold.
     """
-    job = _job(chat_format, questions)
+    job = _job(chat_format, questions, adapter)
     with _Child(weights, job) as child:
         reference = load_reference()
         answers = child.result()
@@ -167,7 +170,7 @@ def check_agreement(
     return agreement
 
 
-def _job(chat_format: ChatFormat, questions: Sequence[str]) -> Job:
+def _job(chat_format: ChatFormat, questions: Sequence[str], adapter: Path | None) -> Job:
     prompts = tuple(tuple(chat_format.prompt_ids([Message("user", question)])) for question in questions)
     prefixes = tuple(ids[:end] for ids, ends in _sample_texts(chat_format) for end in ends)
     return Job(
@@ -179,6 +182,7 @@ def _job(chat_format: ChatFormat, questions: Sequence[str]) -> Job:
         stop_ids=tuple(sorted(chat_format.stop_ids)),
         new_tokens=_NEW_TOKENS,
         candidates=_CANDIDATES,
+        adapter=None if adapter is None else str(adapter),
     )
 
 

@@ -23,7 +23,7 @@ _TIMEOUT: Final = 120.0
 class _Server:
     """llama.cpp's own HTTP server on a loopback port, with a random key."""
 
-    def __init__(self, weights: Path, context: int, threads: int) -> None:
+    def __init__(self, weights: Path, context: int, threads: int, adapter: str | None) -> None:
         import xllamacpp
 
         self._key = secrets.token_hex(16)
@@ -47,6 +47,8 @@ class _Server:
         # attention is the plain one (llama.cpp's flash attention multiplies in 16 bits, whatever the cache holds).
         parameters.flash_attn_type = xllamacpp.llama_flash_attn_type.LLAMA_FLASH_ATTN_TYPE_DISABLED
         parameters.cache_type_k = parameters.cache_type_v = xllamacpp.ggml_type.GGML_TYPE_F32
+        if adapter is not None:
+            parameters.lora_adapters = [xllamacpp.CommonAdapterLoraInfo(adapter, 1.0)]
         self._server = xllamacpp.Server(parameters)
         self._url = str(self._server.listening_address)
 
@@ -65,7 +67,7 @@ class _Server:
 def main(weights: Path, job_file: Path, result_file: Path) -> None:
     """Do the job and write the result."""
     job = json.loads(job_file.read_text(encoding="utf-8"))
-    server = _Server(weights, job["context"], job["threads"])
+    server = _Server(weights, job["context"], job["threads"], job["adapter"])
     token_ids = [
         server.post("/tokenize", {"content": text, "add_special": False, "parse_special": True})["tokens"]
         for text in job["texts"]

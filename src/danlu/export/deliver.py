@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shutil
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -10,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Literal, get_args
 
 from danlu.errors import ConflictError, ExportError
 from danlu.export.adapter import write_adapter
+from danlu.export.adapter_gguf import write_adapter_gguf
 from danlu.export.agreement import check_agreement
 from danlu.export.gguf_export import write_gguf
 from danlu.export.gguf_storage import Quant, quant_of
@@ -21,13 +23,15 @@ from danlu.export.ollama_template import ollama_template
 from danlu.export.publish import ReferenceLoader
 from danlu.files import new_folder, write_text
 from danlu.models.chat_format import ChatFormat
+from danlu.models.load import TEMPLATE_FILE
 from danlu.models.versions import Agreement, GenerationDefaults
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel
 
-Format = Literal["merged", "gguf", "adapter", "ollama"]
+Format = Literal["merged", "gguf", "adapter", "adapter-gguf", "ollama"]
 FORMATS: Final[tuple[Format, ...]] = get_args(Format)
+_ADAPTER_GGUF: Final = "adapter-gguf"
 Report = Callable[[int, int], None]
 
 
@@ -79,7 +83,7 @@ def export_to(
     source: ExportSource,
     directory: Path,
     format: Format | str,  # noqa: A002 - the name of the option
-    quant: str = "q8_0",
+    quant: str | None = None,
     model: PreTrainedModel | None = None,
     report: Report | None = None,
 ) -> ExportResult:
@@ -88,8 +92,8 @@ def export_to(
     Args:
         source: what to export.
         directory: the folder.
-        format: ``merged``, ``gguf``, ``adapter`` or ``ollama``.
-        quant: storage type for ``gguf`` and ``ollama``.
+        format: ``merged``, ``gguf``, ``adapter``, ``adapter-gguf`` or ``ollama``.
+        quant: storage type for ``gguf`` and ``ollama`` (``q8_0`` when None) and ``adapter-gguf`` (``f16``).
         model: base with adapter in memory, to compare with; loaded anew when None or not in float32.
         report: told how many bytes of how many are written.
 
@@ -98,7 +102,7 @@ def export_to(
         ExportError: the format cannot express the model, or the export does not agree with its source.
         MachineError: not enough room on the disk.
     """
-    storage = quant_of(quant)
+    storage = quant_of(quant or ("f16" if format == _ADAPTER_GGUF else "q8_0"))
     if format not in FORMATS:
         raise ExportError("export.format_unknown", format=format, known=", ".join(FORMATS))
     if directory.exists() and (not directory.is_dir() or any(directory.iterdir())):
@@ -113,11 +117,13 @@ def export_to(
         elif format == "merged":
             write_merged(source.base, source.adapter, source.tokenizer, folder, "base", report)
             agreement = check_merged(folder, source.chat_format, reference())
+        elif format == _ADAPTER_GGUF:
+            agreement = _write_adapter_gguf(source, folder, storage, reference, report)
         else:
             agreement = _write_gguf(source, folder, storage, reference, report, ollama=format == "ollama")
         names = [path.name for path in folder.iterdir()]
         facts = source.facts or CardFacts(source.name, source.base_name)
-        card = model_card(facts, format, names, agreement, system=source.chat_format.system, quant=quant)
+        card = model_card(facts, format, names, agreement, system=source.chat_format.system, quant=storage)
         write_text(folder / CARD_FILE, card)
         files = tuple(sorted(path.name for path in folder.iterdir()))
         size = sum((folder / name).stat().st_size for name in files)
@@ -134,6 +140,24 @@ def _write_gguf(
     agreement = check_agreement(path, source.chat_format, reference, quant)
     if modelfile is not None:
         write_text(folder / "Modelfile", modelfile)
+    return agreement
+
+
+def _write_adapter_gguf(
+    source: ExportSource, folder: Path, quant: Quant, reference: ReferenceLoader, report: Report | None
+) -> Agreement:
+    """Write the adapter alone; it is compared as it will be used, over a GGUF of the base, which is not kept."""
+    if source.adapter is None:
+        raise ExportError("export.adapter_missing", source.name)
+    path = folder / f"{source.name}-adapter-{quant}.gguf"
+    write_adapter_gguf(source.base, source.adapter, path, quant)
+    whole = folder / "base.gguf"
+    write_gguf(source.base, None, source.tokenizer, whole, quant, source.base_name, report)
+    agreement = check_agreement(whole, source.chat_format, reference, quant, adapter=path)
+    whole.unlink()
+    template = source.tokenizer / TEMPLATE_FILE
+    if template.is_file():
+        shutil.copyfile(template, folder / TEMPLATE_FILE)
     return agreement
 
 

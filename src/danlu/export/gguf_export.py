@@ -133,7 +133,7 @@ def write_gguf(
 
 def _plan(family: Family, weights: MergedWeights, quant: Quant) -> Iterator[_Planned]:
     """Decide name and storage type of every tensor."""
-    tied = family.shape.tied and not weights.untied
+    tied = family.shape.tied and not weights.untied and weights.has_shared_head()
     for spec in weights.specs.values():
         name = family.gguf_name(spec.name)
         # A checkpoint may hold the shared head a second time; llama.cpp takes the embedding when it is absent.

@@ -18,7 +18,7 @@ from danlu.models.versions import Agreement, DatasetRef, ProofSummary
 
 CARD_FILE: Final = "README.md"
 _LIBRARIES: Final = {"merged": "transformers", "adapter": "peft"}
-_TAGS: Final = {"merged": "merged", "gguf": "gguf", "ollama": "gguf", "adapter": "lora"}
+_TAGS: Final = {"merged": "merged", "gguf": "gguf", "ollama": "gguf", "adapter": "lora", "adapter-gguf": "lora"}
 
 
 @dataclass(frozen=True)
@@ -61,7 +61,7 @@ def model_card(
 
     Args:
         facts: of the run.
-        kind: ``merged``, ``gguf``, ``adapter`` or ``ollama``.
+        kind: ``merged``, ``gguf``, ``adapter``, ``adapter-gguf`` or ``ollama``.
         files: names in the folder.
         agreement: how far the export agrees with its source; None for an adapter, which is the source.
         system: the system prompt that was trained with; empty for none.
@@ -74,10 +74,17 @@ def model_card(
     results = _results(facts, agreement)
     if results:
         parts += [f"## {t('card.results')}", results]
-    parts += [f"## {t('card.use')}", t(f"card.use_{kind}", base=facts.base, weights=weights, name=facts.name).strip()]
+    parts += [
+        f"## {t('card.use')}",
+        t(f"card.use_{_key(kind)}", base=facts.base, weights=weights, name=facts.name).strip(),
+    ]
     parts += [f"## {t('card.system')}", _quoted(system) if system else t("card.no_system")]
     parts += [f"## {t('card.limits')}", t("card.limits_text").strip()]
     return "\n\n".join(parts) + "\n"
+
+
+def _key(kind: str) -> str:
+    return kind.replace("-", "_")
 
 
 def _front_matter(facts: CardFacts, kind: str) -> str:
@@ -98,7 +105,7 @@ def _front_matter(facts: CardFacts, kind: str) -> str:
 
 
 def _what(facts: CardFacts, kind: str, quant: str) -> str:
-    form = t(f"card.kind_{kind}", quant=quant.upper())
+    form = t(f"card.kind_{_key(kind)}", quant=quant.upper())
     source = f" ({facts.base_source})" if facts.base_source else ""
     key = "card.about" if facts.run is not None else "card.about_base"
     licence = t("card.licence", licence=facts.licence) if facts.licence else t("card.licence_unknown")

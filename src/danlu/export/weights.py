@@ -48,6 +48,23 @@ class _Lora:
     embedding: bool
 
 
+@dataclass(frozen=True)
+class LoraParts:
+    """What a plain LoRA adds to one matrix: ``scale · B A``.
+
+    Attributes:
+        name: of the matrix in the base.
+        a: float32 ``[rank, columns]``.
+        b: float32 ``[rows, rank]``.
+        scale: factor of the product.
+    """
+
+    name: str
+    a: torch.Tensor
+    b: torch.Tensor
+    scale: float
+
+
 @dataclass
 class MergedWeights:
     """The tensors of ``base`` with the adapter in ``adapter`` worked in; use as a context manager.
@@ -133,6 +150,34 @@ class MergedWeights:
         """Yield every tensor, one at a time."""
         for name, spec in self.specs.items():
             yield spec, self.tensor(name)
+
+    def plain_loras(self) -> Iterator[LoraParts]:
+        """Yield what a plain LoRA adds, matrix by matrix.
+
+        Raises:
+            ExportError: the adapter does more than that.
+        """
+        odd = [*self._replaced, *self._rows]
+        odd += [name for name, lora in self._loras.items() if lora.embedding or "magnitude" in lora.names]
+        if self.untied:
+            odd.append("lm_head.weight")
+        if odd:
+            raise ExportError("export.adapter_gguf_kind", self._where, kind=odd[0])
+        for name, lora in self._loras.items():
+            a, b = (self._adapter_file.get_tensor(lora.names[role]).float() for role in ("A", "B"))
+            yield LoraParts(name, a, b, lora.scale)
+
+    def has_shared_head(self) -> bool:
+        """Say whether the head is the embedding, also where the files hold it a second time.
+
+        A head that differs is obeyed by transformers even where the configuration says that it is shared.
+        """
+        head = "lm_head.weight"
+        if head not in self.specs:
+            return True
+        return self.specs[head].shape == self.specs[EMBEDDING].shape and all(
+            bool((one == other).all()) for one, other in zip(self.pieces(head), self.pieces(EMBEDDING), strict=True)
+        )
 
     def _merge(self, weight: torch.Tensor, lora: _Lora, rows: slice) -> torch.Tensor:
         """Return ``rows`` of a matrix, of which ``weight`` is the base's part, with the adapter worked in."""

@@ -17,7 +17,7 @@ from danlu.planning.plan import Plan
 from danlu.settings import Home
 
 
-def export_run(home: Home, run: RunFolder, directory: Path, kind: str, quant: str) -> ExportResult:
+def export_run(home: Home, run: RunFolder, directory: Path, kind: str, quant: str | None) -> ExportResult:
     """Write a finished run's weights, checked against the run.
 
     Raises:
