@@ -90,13 +90,16 @@ def set_up(envs: Path, say: Callable[[str], None]) -> Path:
 
 
 @contextmanager
-def serving(command: Path, merged: Path, log: Path) -> Iterator[str]:
-    """Serve a folder with vLLM; give its address once it lists its models."""
+def serving(command: Path, merged: Path, log: Path, *, adapters: bool) -> Iterator[str]:
+    """Serve a folder with vLLM, ready to load adapters or not; give its address once it lists its models."""
     with socket.create_server(("127.0.0.1", 0)) as free:
         port = free.getsockname()[1]
     words = ["serve", str(merged), "--served-model-name", "tuned", "--port", str(port), "--host", "127.0.0.1"]
     words += ["--max-model-len", str(CONTEXT), "--enforce-eager", "--dtype", "float32"]
     environment = {**os.environ, "VLLM_CPU_KVCACHE_SPACE": "1", "HF_HUB_OFFLINE": "1"}
+    if adapters:
+        words += ["--enable-lora", "--max-lora-rank", "64"]
+        environment["VLLM_ALLOW_RUNTIME_LORA_UPDATING"] = "1"
     with log.open("wb") as output:
         process = subprocess.Popen(
             [str(command), *words], stdout=output, stderr=subprocess.STDOUT, env=environment, start_new_session=True
@@ -183,10 +186,33 @@ async def compare(url: str, merged: Path) -> list[tuple[str, str, bool]]:
     return made
 
 
+async def compare_adapted(url: str, base: Path, adapter: Path) -> list[tuple[str, str, bool]]:
+    """Let vLLM load an adapter beside its base, and return what was tried, what came, and whether it is right."""
+    prompts = ChatFormat.load(base)
+    far_spec = EngineSpec("openai", "tuned-by-danlu", url=url, wire="chat", context=CONTEXT, adapter=adapter)
+    near_spec = EngineSpec(
+        "transformers", "near", weights=base, adapter=adapter, tokenizer=base, context=CONTEXT, slots=1
+    )
+    far, near = Gateway(OpenAIEngine(far_spec), prompts), Gateway(ChildEngine(near_spec), prompts)
+    made: list[tuple[str, str, bool]] = []
+    try:
+        for gateway in (far, near):
+            await gateway.start()
+            await gateway.wait_ready(300)
+        for question in QUESTIONS:
+            here, there = await ask(near, question), await ask(far, question)
+            made.append((f"greedy answer with the adapter to “{question}”", there.text, here.text == there.text))
+    finally:
+        await far.stop()
+        await near.stop()
+    return made
+
+
 def main(words: list[str]) -> int:
     """Set up, serve, compare; 1 when something is not right."""
     parser = argparse.ArgumentParser(prog="python -m bench vllm", description=__doc__)
     parser.add_argument("--merged", type=Path, required=True, help="weights in transformers' format")
+    parser.add_argument("--adapter", type=Path, help="a peft adapter of these weights, for vLLM to load while it runs")
     parser.add_argument("--setup-only", action="store_true")
     arguments = parser.parse_args(words)
     here = Path(__file__).parent
@@ -194,8 +220,12 @@ def main(words: list[str]) -> int:
     if arguments.setup_only:
         return 0
     (here / "results").mkdir(exist_ok=True)
-    with serving(command, arguments.merged.resolve(), here / "results" / "vllm.log") as url:
-        made = asyncio.run(compare(url, arguments.merged.resolve()))
+    merged, adapter = arguments.merged.resolve(), arguments.adapter
+    with serving(command, merged, here / "results" / "vllm.log", adapters=adapter is not None) as url:
+        if adapter is None:
+            made = asyncio.run(compare(url, merged))
+        else:
+            made = asyncio.run(compare_adapted(url, merged, adapter.resolve()))
     for what, came, right in made:
         print(f"{'ok   ' if right else 'WRONG'}  {what}: {came}")
     return 0 if all(right for _, _, right in made) else 1

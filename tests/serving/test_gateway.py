@@ -7,6 +7,7 @@ import json
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import aclosing, asynccontextmanager
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -426,9 +427,61 @@ def test_a_model_that_a_server_does_not_have_is_named(run: Run[Any]) -> None:
     assert "qwen" in detail
 
 
+def test_an_adapter_is_loaded_by_the_server_once_and_again_when_it_has_forgotten(run: Run[Any], tmp_path: Path) -> None:
+    names, seen, loaded = ["base"], list[str](), list[dict[str, str]]()
+
+    async def test() -> None:
+        async with server_with(names, seen, loaded=loaded) as url:
+            spec = EngineSpec(kind="openai", model_id="tea-1", url=url, wire="chat", adapter=tmp_path)
+            engine = OpenAIEngine(spec, probe_every=0.05)
+            await engine.start()
+            try:
+                await engine.wait_ready(20)
+                await asyncio.sleep(0.3)
+                assert loaded == [{"lora_name": "tea-1", "lora_path": str(tmp_path)}]
+                names.remove("tea-1")  # as after a restart of the server
+                await until(lambda: len(loaded) == 2)
+                await engine.wait_ready(20)
+            finally:
+                await engine.stop()
+
+    run(test())
+    assert set(seen) == {"tea-1"}
+
+
+def test_a_server_that_loads_no_adapters_says_so_and_is_not_asked_for_the_bases_answers(
+    run: Run[Any], tmp_path: Path
+) -> None:
+    seen: list[str] = []
+
+    async def test() -> str | None:
+        async with server_with(["base"], seen) as url:
+            engine = OpenAIEngine(EngineSpec(kind="openai", model_id="t", url=url, wire="chat", adapter=tmp_path))
+            await engine.start()
+            try:
+                await until(lambda: engine.state.detail is not None)
+                return engine.state.detail
+            finally:
+                await engine.stop()
+
+    detail = run(test()) or ""
+    assert "404" in detail
+    assert "--enable-lora" in detail
+    assert seen == []
+
+
 @asynccontextmanager
-async def server_with(names: list[str], seen: list[str], *, works: bool = True) -> AsyncIterator[str]:
-    """A server that lists models and notes by which name it is asked."""
+async def server_with(
+    names: list[str], seen: list[str], *, works: bool = True, loaded: list[dict[str, str]] | None = None
+) -> AsyncIterator[str]:
+    """A server that lists models and notes by which name it is asked; with ``loaded`` it takes adapters."""
+
+    async def load(request: web.Request) -> web.Response:
+        if loaded is None:
+            raise web.HTTPNotFound
+        loaded.append(await request.json())
+        names.append(loaded[-1]["lora_name"])
+        return web.Response(text="Success")
 
     async def chat(request: web.Request) -> web.StreamResponse:
         seen.append((await request.json())["model"])
@@ -441,6 +494,7 @@ async def server_with(names: list[str], seen: list[str], *, works: bool = True) 
 
     app = web.Application()
     app.router.add_post("/v1/chat/completions", chat)
+    app.router.add_post("/v1/load_lora_adapter", load)
     app.router.add_get("/v1/models", models)
     runner = web.AppRunner(app, shutdown_timeout=0.1)
     await runner.setup()

@@ -51,3 +51,5 @@ def export(
         )
         return
     console.print(escape(t("cli.exported", path=to, size=format_bytes(result.bytes))))
+    if result.agreement is not None:
+        console.print(escape(t("card.agreement", **result.agreement.model_dump())))

@@ -27,7 +27,8 @@ class EngineSpec:
         kind: which engine.
         model_id: the name the model is served under.
         weights: a GGUF file (llamacpp) or a folder of safetensors (transformers); None for ``openai``.
-        adapter: a folder in peft's format, laid over ``weights`` (transformers only).
+        adapter: a folder in peft's format, laid over ``weights`` (transformers), or to be loaded by the server, which
+            reads the same disk (openai).
         tokenizer: a folder with ``tokenizer.json`` (transformers only; a GGUF file carries its own).
         url: base URL that ends in ``/v1`` (openai only).
         key_variable: environment variable that holds the key of ``url``.

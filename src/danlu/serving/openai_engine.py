@@ -132,12 +132,28 @@ class OpenAIEngine:
             return t("serving.no_answer_from", url=self._url)
         if self._plain:
             return None
+        if self.spec.adapter is not None:
+            return await self._with_adapter(client, names) or await self._no_token(client)
         if self._wanted and names and self._wanted not in names:
             return t("serving.no_such_model_at", url=self._url, name=self._wanted, names=", ".join(names))
         # By the name that was asked for; else by the only one that the server has; else by ours.
         client.model = self._wanted or (names[0] if len(names) == 1 else self.spec.model_id)
         if len(names) > 1 and client.model not in names:
             return t("serving.several_models_at", url=self._url, names=", ".join(names))
+        return await self._no_token(client)
+
+    async def _with_adapter(self, client: WireClient, names: list[str]) -> str | None:
+        """Let the server load the adapter under our name, unless it has; return why it did not."""
+        client.model = self.spec.model_id
+        if self.spec.model_id in names:
+            return None
+        refusal = await client.load_adapter(self.spec.model_id, str(self.spec.adapter), timeout=_TOKEN_SECONDS)
+        if refusal is None:
+            return None
+        return t("serving.adapter_not_loaded", url=self._url, reason=refusal)
+
+    async def _no_token(self, client: WireClient) -> str | None:
+        """Return why the server gives no token; None when it gave one lately."""
         now = time.monotonic()
         if self.state.state == "ready" and now - self._proved < _PROOF_SECONDS:
             return None

@@ -23,6 +23,7 @@ from danlu.serving.prompting import PromptFormat
 from danlu.serving.supervisor import ChildEngine
 
 _OPENAI = "openai:"
+_OPENAI_LORA = "openai+lora:"
 T = TypeVar("T", int, float)
 
 
@@ -85,7 +86,8 @@ class ServedModel:
 
         Args:
             version_dir: the version's folder.
-            engine: ``llamacpp``, ``transformers`` or ``openai:URL``.
+            engine: ``llamacpp``, ``transformers``, ``openai:URL``, or ``openai+lora:URL`` for a server that serves the
+                base and is to load the version's adapter.
             name: what callers write; the version's name when None.
             system: an assistant's own system prompt.
             slots: answers at the same time (``transformers`` always makes one at a time).
@@ -99,7 +101,7 @@ class ServedModel:
         """
         version = load_version(version_dir)
         kind, url = parse_engine(engine)
-        weights, adapter = _weights(version_dir, version, kind)
+        weights, adapter = _weights(version_dir, version, kind, lora=engine.startswith(_OPENAI_LORA))
         spec = EngineSpec(
             kind=kind,
             model_id=version.id,
@@ -183,7 +185,7 @@ def make_gateway(served: ServedModel, limits: Limits | None = None, books: Books
 
 
 def parse_engine(text: str) -> tuple[EngineKind, str | None]:
-    """Read ``llamacpp``, ``transformers`` or ``openai:URL``.
+    """Read ``llamacpp``, ``transformers``, ``openai:URL`` or ``openai+lora:URL``.
 
     Raises:
         UsageError: anything else.
@@ -192,16 +194,17 @@ def parse_engine(text: str) -> tuple[EngineKind, str | None]:
         return "llamacpp", None
     if text == "transformers":
         return "transformers", None
-    url = text.removeprefix(_OPENAI)
-    if text.startswith(_OPENAI) and url.startswith(("http://", "https://")):
-        return "openai", url
+    for prefix in (_OPENAI, _OPENAI_LORA):
+        url = text.removeprefix(prefix)
+        if text.startswith(prefix) and url.startswith(("http://", "https://")):
+            return "openai", url
     raise UsageError("serving.unknown_engine", engine=text)
 
 
-def _weights(folder: Path, version: ModelVersion, kind: EngineKind) -> tuple[Path | None, Path | None]:
+def _weights(folder: Path, version: ModelVersion, kind: EngineKind, *, lora: bool) -> tuple[Path | None, Path | None]:
     """Return weights and adapter for an engine."""
     if kind == "openai":
-        return None, None
+        return None, folder / _export(folder, version, "openai+lora", "adapter").path if lora else None
     if kind == "llamacpp":
         return folder / _export(folder, version, kind, "gguf").path, None
     if version.export("merged") is not None:

@@ -90,6 +90,24 @@ class WireClient:
         except EngineError:
             return []
 
+    async def load_adapter(self, name: str, path: str, timeout: float) -> str | None:
+        """Let the server lay an adapter over its base, under a name of its own: vLLM's ``/load_lora_adapter``.
+
+        Returns:
+            None when it has, else why not.
+        """
+        limit = aiohttp.ClientTimeout(total=timeout)
+        body = {"lora_name": name, "lora_path": path}
+        url = f"{self.base_url}/load_lora_adapter"
+        try:
+            async with self._session.post(url, json=body, timeout=limit, allow_redirects=False) as response:
+                if response.status == 200:
+                    return None
+                text = (await response.read()).decode("utf-8", errors="replace")
+                return f"HTTP {response.status} {' '.join(text.split())[:_SHOWN]}"
+        except (aiohttp.ClientError, TimeoutError) as error:
+            return _lost(error)
+
     async def stream(self, request: EngineRequest) -> AsyncGenerator[EnginePiece | EngineFinish, None]:
         """Generate; leaving the generator closes the connection, which stops the server's work.
 
