@@ -152,6 +152,7 @@ class EngineRequest:
         shown: special tokens that are wanted as text (marks of tool calls); others are not printed.
         request_id: sent along, so that an engine's log can be matched with ours.
         slot: of llama.cpp's, in which the prompt's beginning may be cached; None where the engine decides.
+        adapter: laid over the base for this answer (``sharing``); None for what the engine was started with.
     """
 
     prompt_ids: tuple[int, ...]
@@ -162,6 +163,7 @@ class EngineRequest:
     shown: tuple[str, ...] = ()
     request_id: str = ""
     slot: int | None = None
+    adapter: Path | None = None
 
 
 @dataclass(frozen=True)
@@ -172,11 +174,13 @@ class EmbeddingRequest:
         texts: what is to be embedded.
         ids: the same as token ids, one tuple a text; empty on the ``chat`` wire.
         request_id: see ``EngineRequest``.
+        adapter: see ``EngineRequest``.
     """
 
     texts: tuple[str, ...]
     ids: tuple[tuple[int, ...], ...] = ()
     request_id: str = ""
+    adapter: Path | None = None
 
 
 @dataclass(frozen=True)

@@ -85,6 +85,7 @@ class Gateway:
         encoder: text → token ids without a template, for callers who write prompts themselves; None when the engine
             does not take token ids.
         books: where the account of every request goes.
+        admission: the queue, where several gateways stand before one child; None for one of its own.
     """
 
     def __init__(
@@ -95,13 +96,14 @@ class Gateway:
         *,
         encoder: Callable[[str], Sequence[int]] | None = None,
         books: Books | None = None,
+        admission: Admission | None = None,
     ) -> None:
         self.engine = engine
         self.prompts = prompts
         self._encoder = encoder
         self._books = books
         self.limits = limits or Limits()
-        self._admission = Admission(engine.spec.slots, self.limits.queue)
+        self._admission = admission or Admission(engine.spec.slots, self.limits.queue)
         self._rendering = asyncio.Lock()  # a tokenizer object is not for two threads at once
         self._idle = asyncio.Event()
         self._idle.set()

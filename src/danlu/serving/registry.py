@@ -1,6 +1,7 @@
 """Which name is answered by which engine; start, replace without a dropped answer, stop. One event loop.
 
-Names whose engine specs are equal share one engine and its queue. Not for what an assistant is (the database).
+Names whose engine specs are equal share one engine and its queue; versions that differ in their adapter only share a
+child (``sharing``). Not for what an assistant is (the database).
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from danlu.serving.accounting import Books
 from danlu.serving.engine import EngineSpec, EngineState
 from danlu.serving.gateway import Gateway, Limits
 from danlu.serving.served import ServedModel, make_gateway
+from danlu.serving.sharing import Hosts
 
 _log = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class GatewayRegistry:
         self._drain = drain
         self._entries: dict[str, Entry] = {}
         self._gateways: dict[EngineSpec, Gateway] = {}
+        self._hosts = Hosts()
         self._listeners: list[RegistryListener] = []
         self._retiring: set[asyncio.Task[None]] = set()
         self._default: str | None = None
@@ -102,7 +105,8 @@ class GatewayRegistry:
         """
         async with self._changing:
             old = self._entries.get(served.name)
-            if old is not None and served.spec not in self._gateways and not _fits_beside(served.spec):
+            shared = served.spec in self._gateways or self._hosts.holds(served.spec)
+            if old is not None and not shared and not _fits_beside(served.spec):
                 return await self._in_order(old, served)
             gateway = await self._gateway(served)
             entry = Entry(served, gateway)
@@ -122,7 +126,7 @@ class GatewayRegistry:
     async def _in_order(self, old: Entry, served: ServedModel) -> Entry:
         """Replace an engine by one that does not fit beside it; new callers wait for the new one from now on."""
         _log.warning("memory does not hold two engines: %s changes over one after the other", served.name)
-        gateway = make_gateway(served, self._limits, self.books)
+        gateway = make_gateway(served, self._limits, self.books, self._hosts)
         gateway.expect()
         self._gateways[served.spec] = gateway
         gateway.subscribe(lambda state, door=gateway: self._tell(door, state))  # type: ignore[misc]
@@ -158,7 +162,7 @@ class GatewayRegistry:
     async def _gateway(self, served: ServedModel) -> Gateway:
         gateway = self._gateways.get(served.spec)
         if gateway is None:
-            gateway = make_gateway(served, self._limits, self.books)
+            gateway = make_gateway(served, self._limits, self.books, self._hosts)
             self._gateways[served.spec] = gateway
             gateway.subscribe(lambda state, door=gateway: self._tell(door, state))  # type: ignore[misc]
             await gateway.start()

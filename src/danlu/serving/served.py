@@ -16,10 +16,12 @@ from danlu.models.chat_format import ChatFormat
 from danlu.models.messages import Message
 from danlu.models.versions import Export, GenerationDefaults, ModelVersion, load_version
 from danlu.serving.accounting import Books
+from danlu.serving.admission import Admission
 from danlu.serving.engine import Engine, EngineKind, EngineSpec, Form, GenerationRequest, Origin, Sampling
 from danlu.serving.gateway import Gateway, Limits
 from danlu.serving.openai_engine import OpenAIEngine
 from danlu.serving.prompting import PromptFormat
+from danlu.serving.sharing import Hosts, can_share
 from danlu.serving.supervisor import ChildEngine
 
 _OPENAI = "openai:"
@@ -174,14 +176,27 @@ class ServedModel:
         )
 
 
-def make_gateway(served: ServedModel, limits: Limits | None = None, books: Books | None = None) -> Gateway:
-    """Return a gateway for a served model; its engine is not started yet."""
-    if served.spec.kind == "openai":
-        engine: Engine = OpenAIEngine(served.spec)
+def make_gateway(
+    served: ServedModel, limits: Limits | None = None, books: Books | None = None, hosts: Hosts | None = None
+) -> Gateway:
+    """Return a gateway for a served model; its engine is not started yet.
+
+    Args:
+        served: the model.
+        limits: of the gateway.
+        books: where the account of every request goes.
+        hosts: children that several versions share; None for an engine of its own in any case.
+    """
+    engine: Engine
+    admission: Admission | None = None
+    if hosts is not None and can_share(served.spec):
+        engine, admission = hosts.engine(served.spec, (limits or Limits()).queue)
+    elif served.spec.kind == "openai":
+        engine = OpenAIEngine(served.spec)
     else:
         engine = ChildEngine(served.spec, warm_up=served.common_ids)
     encoder = served.encoder if served.spec.wire == "completions" else None
-    return Gateway(engine, served.prompts, limits, encoder=encoder, books=books)
+    return Gateway(engine, served.prompts, limits, encoder=encoder, books=books, admission=admission)
 
 
 def parse_engine(text: str) -> tuple[EngineKind, str | None]:

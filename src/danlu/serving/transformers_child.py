@@ -49,6 +49,7 @@ class _Completion(BaseModel):
     logit_bias: list[tuple[int, float]] = []
     preserved_tokens: list[str] = []
     n_probs: int | None = Field(None, ge=0)
+    adapter: Path | None = None
 
     def asked(self) -> Asked:
         return Asked(
@@ -75,6 +76,7 @@ class _Embedding(BaseModel):
     model_config = ConfigDict(extra="ignore")
 
     input: list[list[int]] = Field(min_length=1)
+    adapter: Path | None = None
 
 
 class _App:
@@ -94,12 +96,17 @@ class _App:
         if not self._known(request):
             return _refuse(401, "Invalid API key")
         try:
-            given = _Embedding.model_validate_json(await request.body()).input
+            asked = _Embedding.model_validate_json(await request.body())
         except ValidationError as error:
             return _refuse(400, str(error.errors(include_url=False)[0]))
+        given = asked.input
         if not all(ids and len(ids) <= self._context and self._in_vocabulary(ids) for ids in given):
             return _refuse(400, f"an input is empty, longer than {self._context} tokens, or has unknown token ids")
         async with self._turn:
+            try:
+                await asyncio.to_thread(self._model.use, asked.adapter)
+            except DanluError as error:
+                return _refuse(400, error.message())
             vectors = [await asyncio.to_thread(self._model.embed, ids) for ids in given]
         data = [{"object": "embedding", "index": i, "embedding": vector} for i, vector in enumerate(vectors)]
         tokens = sum(map(len, given))
@@ -110,14 +117,15 @@ class _App:
         if not self._known(request):
             return _refuse(401, "Invalid API key")
         try:
-            asked = _Completion.model_validate_json(await request.body()).asked()
+            given = _Completion.model_validate_json(await request.body())
         except ValidationError as error:
             return _refuse(400, str(error.errors(include_url=False)[0]))
+        asked = given.asked()
         if len(asked.prompt_ids) + asked.max_tokens > self._context:
             return _refuse(400, f"prompt and max_tokens exceed the context of {self._context}")
         if not self._in_vocabulary([*asked.prompt_ids, *(token for token, _ in asked.logit_bias)]):
             return _refuse(400, "a token id is outside of the vocabulary")
-        return StreamingResponse(self._events(asked), media_type="text/event-stream")
+        return StreamingResponse(self._events(asked, given.adapter), media_type="text/event-stream")
 
     def _known(self, request: Request) -> bool:
         given = request.headers.get("authorization", "").removeprefix("Bearer ")
@@ -126,10 +134,15 @@ class _App:
     def _in_vocabulary(self, ids: Sequence[int]) -> bool:
         return all(0 <= token < self._model.vocabulary for token in ids)
 
-    async def _events(self, asked: Asked) -> AsyncIterator[bytes]:
+    async def _events(self, asked: Asked, adapter: Path | None) -> AsyncIterator[bytes]:
         """Yield the stream; closing it (the reader has gone) ends the generation at the next token."""
         count = 0
         async with self._turn:
+            try:
+                await asyncio.to_thread(self._model.use, adapter)
+            except DanluError as error:
+                yield _event({"error": {"message": error.message(), "type": "server_error"}})
+                return
             generation = self._model.generate(asked)
             try:
                 yield _event(self._chunk("", None, 0))

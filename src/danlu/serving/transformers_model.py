@@ -22,6 +22,8 @@ from danlu.errors import EngineError, ModelError
 from danlu.models.load import load_model
 from danlu.models.new_tokens import grow_for
 
+_ADAPTERS = 32  # kept in memory; of rank 8 each is a hundredth of the base
+
 
 @dataclass(frozen=True)
 class Asked:
@@ -83,6 +85,8 @@ class LocalModel:
     def __init__(self, model: Any, tokenizer: Tokenizer) -> None:
         self._model = model
         self._tokenizer = tokenizer
+        self._adapters: dict[Path, str] = {}
+        self._named = 0
         self.vocabulary: int = model.get_input_embeddings().weight.shape[0]
 
     @classmethod
@@ -113,6 +117,48 @@ class LocalModel:
         model.eval()
         model.requires_grad_(False)
         return cls(model.to("cuda" if cuda else "cpu"), Tokenizer.from_file(str(tokenizer / "tokenizer.json")))
+
+    def use(self, adapter: Path | None) -> None:
+        """Lay an adapter over the base for what comes next, or none; not while something is generated.
+
+        A model that was loaded with an adapter keeps it, and takes no other.
+
+        Raises:
+            ModelError: there is no adapter in this folder, or it does not fit the base.
+        """
+        if adapter is None:
+            if self._adapters:
+                self._model.base_model.disable_adapter_layers()
+            return
+        name = self._adapters.get(adapter)
+        if name is None:
+            name = self._lay(adapter)
+        self._adapters[adapter] = self._adapters.pop(adapter)  # used last
+        self._model.base_model.enable_adapter_layers()
+        self._model.set_adapter(name)
+
+    def _lay(self, adapter: Path) -> str:
+        """Load an adapter under a name of its own, in place of the one used longest ago where there are many."""
+        from peft import PeftModel
+
+        if not (adapter / "adapter_model.safetensors").is_file():
+            raise ModelError("serving.weights_missing", path=str(adapter))
+        self._named += 1
+        name = f"adapter{self._named}"
+        try:
+            if not self._adapters:
+                self._model = PeftModel.from_pretrained(self._model, str(adapter), name, is_trainable=False)
+            else:
+                self._model.load_adapter(str(adapter), name, is_trainable=False)
+        except (RuntimeError, ValueError, KeyError) as error:  # what peft raises: shapes, names, settings
+            raise ModelError("serving.weights_refused", path=str(adapter), reason=str(error)[:300]) from error
+        self._model.eval()
+        self._model.requires_grad_(False)
+        self._adapters[adapter] = name
+        if len(self._adapters) > _ADAPTERS:
+            oldest = next(iter(self._adapters))
+            self._model.delete_adapter(self._adapters.pop(oldest))
+        return name
 
     def generate(self, asked: Asked) -> Generation:
         """Begin to generate in a thread."""

@@ -144,7 +144,9 @@ class WireClient:
             EngineError: the server refused, went away, or did not speak the wire format.
         """
         given = [list(ids) for ids in request.ids] if self.wire == "completions" else list(request.texts)
-        body = {"model": self.model, "input": given, "encoding_format": "float"}
+        body: dict[str, object] = {"model": self.model, "input": given, "encoding_format": "float"}
+        if self.own and request.adapter is not None:
+            body["adapter"] = str(request.adapter)
         try:
             async with self._session.post(
                 f"{self.base_url}/embeddings", json=body, headers=_headers(request.request_id), allow_redirects=False

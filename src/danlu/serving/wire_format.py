@@ -128,6 +128,8 @@ def _own(request: EngineRequest, sampling: Sampling) -> Json:
     }
     if request.slot is not None:
         own["id_slot"] = request.slot
+    if request.adapter is not None:
+        own["adapter"] = str(request.adapter)
     if request.form.top_logprobs is not None:
         own["n_probs"] = max(1, request.form.top_logprobs)
     if request.form.schema is not None:
