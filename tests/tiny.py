@@ -7,6 +7,7 @@ from pathlib import Path
 import torch
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, trainers
 from transformers import AutoModelForCausalLM, PreTrainedTokenizerFast
+from transformers.models.gemma3 import Gemma3TextConfig
 from transformers.models.llama import LlamaConfig
 from transformers.models.mistral import MistralConfig
 from transformers.models.qwen2 import Qwen2Config
@@ -68,6 +69,13 @@ def tiny_config(family: str, *, tied: bool = True, vocab: int = 384):
         return Qwen3Config(**common, head_dim=16)
     if family == "mistral":
         return MistralConfig(**common, head_dim=16, sliding_window=None)
+    if family == "mistral-window":
+        return MistralConfig(**common, head_dim=16, sliding_window=24)
+    if family == "qwen2-window":
+        return Qwen2Config(**common, use_sliding_window=True, sliding_window=24, max_window_layers=1)
+    if family == "gemma3":
+        layers = ["sliding_attention", "full_attention"]
+        return Gemma3TextConfig(**common, head_dim=16, query_pre_attn_scalar=24, sliding_window=24, layer_types=layers)
     raise AssertionError(family)
 
 

@@ -15,21 +15,24 @@ def make(documents: int, heads: int, shared: int, length: int, seen: int, dtype:
     return [torch.randn(shape, dtype=dtype, requires_grad=True) for shape in shapes]
 
 
-def reference(query, key, value, scale):
+def reference(query, key, value, scale, window=None):
     length, seen = query.shape[2], key.shape[2]
     mask = torch.ones(length, seen, dtype=torch.bool).tril(seen - length)
+    if window is not None:
+        mask &= torch.arange(seen) > torch.arange(seen - length, seen).unsqueeze(1) - window
     return functional.scaled_dot_product_attention(query, key, value, attn_mask=mask, scale=scale, enable_gqa=True)
 
 
 @pytest.mark.parametrize(("heads", "shared"), [(9, 3), (4, 4), (6, 1)])
 @pytest.mark.parametrize("length", [1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * BLOCK + 7])
 @pytest.mark.parametrize("prefix", [0, 1, 50])
-def test_blocks_give_the_same_output_and_the_same_gradients(heads, shared, length, prefix):
+@pytest.mark.parametrize("window", [None, 1, 20, BLOCK, BLOCK + 13, 10_000])
+def test_blocks_give_the_same_output_and_the_same_gradients(heads, shared, length, prefix, window):
     inputs = make(2, heads, shared, length, prefix + length)
-    wanted = reference(*inputs, 0.2)
+    wanted = reference(*inputs, 0.2, window)
     weights = torch.randn_like(wanted)
     wanted_grads = torch.autograd.grad((wanted * weights).sum(), inputs)
-    found = block_attention(*inputs, 0.2)
+    found = block_attention(*inputs, 0.2, window)
     found_grads = torch.autograd.grad((found * weights).sum(), inputs)
     torch.testing.assert_close(found, wanted)
     for ours, theirs in zip(found_grads, wanted_grads, strict=True):

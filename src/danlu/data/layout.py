@@ -178,11 +178,27 @@ class SegmentGroup:
         """Which slots are no padding; bool, shape [N*S]."""
         return (torch.arange(self.slots).unsqueeze(0) < torch.tensor(self.lengths).unsqueeze(1)).flatten()
 
-    @cached_property
-    def mask(self) -> torch.Tensor:
+    def mask(self, window: int | None = None) -> torch.Tensor | None:
         """True where slot q may attend to a token of the path or to slot k; bool, shape [S, P + S].
 
         Causality alone keeps padding out: padding stands after every real slot of its segment.
+
+        Args:
+            window: how many tokens a token sees, itself included; None is all before it.
+
+        Returns:
+            None where being causal is all that is asked.
         """
-        own = torch.ones(self.slots, self.slots, dtype=torch.bool).tril()
-        return torch.cat([torch.ones(self.slots, self.before, dtype=torch.bool), own], dim=1)
+        if window is not None and window >= self.before + self.slots:
+            window = None
+        if window is None and not self.before:
+            return None
+        if window not in self._masks:
+            seen = torch.ones(self.slots, self.before + self.slots, dtype=torch.bool).tril(self.before)
+            self._masks[window] = seen if window is None else seen.triu(self.before - window + 1)
+        return self._masks[window]
+
+    @cached_property
+    def _masks(self) -> dict[int | None, torch.Tensor]:
+        """The masks made so far, by window: every layer asks for them."""
+        return {}

@@ -31,6 +31,7 @@ def packed_attention(
     scaling: float | None = None,
     dropout: float = 0.0,
     layout: Layout | None = None,
+    sliding_window: int | None = None,
     **_: Any,
 ) -> tuple[torch.Tensor, None]:
     """Attend within each document of a packed sequence (the signature is that of transformers' interface).
@@ -44,6 +45,7 @@ def packed_attention(
         scaling: factor of the scores; 1/sqrt(D) when None.
         dropout: must be 0, because a dropped weight would differ from the unpacked computation.
         layout: the layout of the T tokens.
+        sliding_window: how many tokens a token of this layer sees, itself included; None is all before it.
 
     Returns:
         The attended values, shape [1, T, H, D], and None for the weights.
@@ -62,6 +64,7 @@ def packed_attention(
             _behind(values[2 * number], _one_by_one(values[2 * number + 1], group)),
             scaling,
             group,
+            sliding_window,
         )
         .transpose(1, 2)
         .flatten(0, 1)
@@ -79,6 +82,7 @@ def _attend(
     value: torch.Tensor,
     scaling: float | None,
     group: SegmentGroup,
+    window: int | None,
 ) -> torch.Tensor:
     """Attend causally, in whichever way is faster at this length; the queries are the last S of the L positions.
 
@@ -88,10 +92,11 @@ def _attend(
         value: shape [N, Hkv, L, D].
         scaling: factor of the scores; 1/sqrt(D) when None.
         group: the segments that attend.
+        window: how many tokens a token sees, itself included; None is all before it.
     """
     if query.device.type == "cpu" and query.shape[2] >= _BLOCKS_FROM:
-        return block_attention(query, key, value, query.shape[3] ** -0.5 if scaling is None else scaling)
-    mask = group.mask if group.before else None
+        return block_attention(query, key, value, query.shape[3] ** -0.5 if scaling is None else scaling, window)
+    mask = group.mask(window)
     return functional.scaled_dot_product_attention(
         query, key, value, attn_mask=mask, is_causal=mask is None, scale=scaling, enable_gqa=True
     )

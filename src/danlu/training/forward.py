@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 import torch
 from peft import PeftModel
@@ -19,14 +19,28 @@ from danlu.training.loss import chunked_cross_entropy, chunked_token_losses
 from danlu.training.products import in_place
 from danlu.training.trained import TrainedModel, base_of
 
-# Architectures whose attention is full and causal and whose logits are the head's output: the packed path is exact
-# for them (tested for each). Others (sliding windows, soft caps, state spaces) take the plain path.
-PACKED_ARCHITECTURES: Final = frozenset({"llama", "qwen2", "qwen3", "mistral"})
+# Architectures whose attention is causal, over all that came before or over a window of it, and whose logits are the
+# head's output: the packed path is exact for them (tested for each). Others (state spaces, media) take the plain path.
+PACKED_ARCHITECTURES: Final = frozenset({"llama", "qwen2", "qwen3", "mistral", "gemma3_text"})
 # What the two ways are compared on: enough tokens for attention in blocks.
 _CHECKED: Final = 2
 _CHECKED_TOKENS: Final = 320
 _CHECKED_LEARNED: Final = 32
 _TOLERANCE: Final = {torch.float32: 1e-4, torch.bfloat16: 3e-2}
+
+
+def has_fast_path(config: Any) -> bool:
+    """Whether models of a configuration of transformers can be trained packed.
+
+    Caps on scores or logits, attention to what comes later, and dropped scores are computed in the plain way.
+    """
+    plain_only = (
+        "attention_dropout",
+        "attn_logit_softcapping",
+        "final_logit_softcapping",
+        "use_bidirectional_attention",
+    )
+    return config.model_type in PACKED_ARCHITECTURES and not any(getattr(config, name, None) for name in plain_only)
 
 
 class LossModel:
@@ -50,13 +64,9 @@ class LossModel:
         self._noise = noise
         self._base = base_of(model)
         config = self._base.config
-        windowed = getattr(config, "use_sliding_window", config.model_type == "mistral") and getattr(
-            config, "sliding_window", None
-        )
         adapters = model.peft_config.values() if isinstance(model, PeftModel) else ()
         dropout = max((config.lora_dropout for config in adapters), default=0.0)
-        dropped = getattr(config, "attention_dropout", 0.0)
-        self.packed = config.model_type in PACKED_ARCHITECTURES and not windowed and not dropped
+        self.packed = has_fast_path(config)
         # Noise, like what dropout drops, differs from example to example: there is nothing to share.
         self.share_prefix = share_prefix and dropout == 0.0 and not noise
         self._fused = fused_forwards(model)
