@@ -14,7 +14,7 @@ from danlu.data.texts import cut, fill
 from danlu.models.document_format import DocumentFormat
 from danlu.training.adapter import attach_lora
 from danlu.training.forward import LossModel
-from danlu.training.loss import chunk_rows, chunked_cross_entropy, plain_cross_entropy
+from danlu.training.loss import chunk_rows, chunked_cross_entropy, packed_chunk_rows, plain_cross_entropy
 from danlu.training.settings import LoraSettings
 from danlu.training.trained import trainable
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -217,6 +217,11 @@ def test_chunks_are_about_as_large_and_never_too_large(rows, vocabulary, size):
     assert chunk_rows(rows, vocabulary) == size
 
 
+@pytest.mark.parametrize(("vocabulary", "size"), [(500, 256), (49_152, 256), (152_000, 128), (1 << 40, 64)])
+def test_chunks_of_a_packed_head_are_whole_products(vocabulary, size):
+    assert packed_chunk_rows(vocabulary) == size
+
+
 @pytest.mark.parametrize("rows", [0, 1, 512, 513, 1100])
 def test_chunked_cross_entropy_equals_the_plain_one(rows):
     torch.manual_seed(0)
@@ -229,6 +234,29 @@ def test_chunked_cross_entropy_equals_the_plain_one(rows):
     (found,) = torch.autograd.grad(chunked * 0.25, hidden)
     torch.testing.assert_close(chunked, plain, rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(found, wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("apart", [False, True])
+def test_a_packed_head_changes_no_loss_and_no_gradient(apart, monkeypatch):
+    model = with_random_adapter("qwen2")
+    examples = make_examples(7, 17)
+    total = sum(example.supervised for example in examples)
+
+    def compute() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
+        losses = LossModel(model)
+        assert (losses._packed_head is not None) == packed
+        pieces = micro_batches(examples, 200)
+        sums = [losses.token_losses(piece)[0].sum() if apart else losses.loss_sum(piece) for piece in pieces]
+        return torch.stack(sums).sum().detach(), gradients(model, sums, total)
+
+    packed = False
+    plain_loss, plain = compute()
+    monkeypatch.setattr("danlu.training.products._ONEDNN_NUMBERS", 1)
+    packed = True
+    loss, found = compute()
+    torch.testing.assert_close(loss, plain_loss, rtol=1e-5, atol=1e-5)
+    for name, gradient in plain.items():
+        torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))
 
 
 def test_a_family_without_a_fast_path_takes_the_plain_one():

@@ -12,7 +12,7 @@ from danlu.models.messages import Message
 from danlu.training import products
 from danlu.training.adapter import attach_lora
 from danlu.training.lora_linear import answering
-from danlu.training.products import onednn_product, product, transposed_product
+from danlu.training.products import PackedMatrix, onednn_product, product, transposed_product
 from danlu.training.trained import trainable
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.fitting import LORA
@@ -129,3 +129,30 @@ def test_answers_are_made_with_them_and_nothing_of_them_stays(monkeypatch):
     assert rows
     assert set(rows) <= set(range(2, 17))
     assert not any("forward" in module.__dict__ for module in model.modules())
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("rows", [1, 9, 256, 300])
+def test_a_packed_matrix_gives_the_product(rows, bias):
+    x, weight, added = operands(rows, 1 << 13, 1 << 8, bias=bias)
+    packed = PackedMatrix.of(weight)
+    assert packed is not None
+    torch.testing.assert_close(packed.product(x, added), functional.linear(x, weight, added), rtol=1e-4, atol=1e-4)
+
+
+def test_a_matrix_is_packed_once_until_it_changes():
+    _, weight, _ = operands(1, 1 << 13, 1 << 8, bias=False)
+    first = PackedMatrix.of(weight)
+    assert PackedMatrix.of(weight) is first
+    weight.mul_(2)
+    x = torch.ones(3, 1 << 8)
+    again = PackedMatrix.of(weight)
+    assert again is not first
+    torch.testing.assert_close(again.product(x, None), x @ weight.t(), rtol=1e-4, atol=1e-3)
+
+
+def test_what_is_trained_or_small_or_in_another_format_is_not_packed():
+    large = torch.zeros(1 << 13, 1 << 8)
+    assert PackedMatrix.of(torch.nn.Parameter(large)) is None
+    assert PackedMatrix.of(large.bfloat16()) is None
+    assert PackedMatrix.of(large[: 1 << 10]) is None

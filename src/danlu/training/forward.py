@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from typing import Any, Final
 
 import torch
@@ -16,7 +17,7 @@ from danlu.data.table import supervised_of
 from danlu.training.attention import ATTENTION_NAME
 from danlu.training.lora_linear import fused_forwards
 from danlu.training.loss import chunked_cross_entropy, chunked_token_losses
-from danlu.training.products import in_place
+from danlu.training.products import PackedMatrix, in_place
 from danlu.training.trained import TrainedModel, base_of
 
 # Architectures whose attention is causal, over all that came before or over a window of it, and whose logits are the
@@ -77,10 +78,15 @@ class LossModel:
         head: nn.Linear = self._base.get_output_embeddings()
         return head
 
+    @cached_property
+    def _packed_head(self) -> PackedMatrix | None:
+        """The head's matrix packed for many products, where it is frozen and large."""
+        return PackedMatrix.of(self.head.weight) if type(self.head) is nn.Linear else None
+
     def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
         """Return the summed loss of a packed micro-batch in nats, float32, scalar, with its graph."""
         hidden = self._predicting(batch)
-        return chunked_cross_entropy(hidden, self.head, batch.targets, self._smoothing_now)
+        return chunked_cross_entropy(hidden, self.head, batch.targets, self._smoothing_now, self._packed_head)
 
     def plain_loss_sum(self, examples: Sequence[Example]) -> torch.Tensor:
         """Return the same for examples padded to a rectangle, through the model's own attention and full logits."""
@@ -177,7 +183,9 @@ class LossModel:
             packed or padded in, the token belongs to.
         """
         if isinstance(piece, MicroBatch):
-            return chunked_token_losses(self._predicting(piece), self.head, piece.targets), piece.owners
+            return chunked_token_losses(
+                self._predicting(piece), self.head, piece.targets, self._packed_head
+            ), piece.owners
         logits, labels = self._plain(piece)
         learned = labels != -100
         losses = nn.functional.cross_entropy(logits[learned].float(), labels[learned], reduction="none")

@@ -14,12 +14,14 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-from danlu.training.products import product
+from danlu.training.products import PACKED_ROWS, PackedMatrix, product
 
 # What a chunk's logits may take. The head is 1.2 times as fast with 512 rows a chunk as with 64 (49,152 words, two
 # cores; python -m bench kernels), although the larger temporary falls out of the cache; beyond 512 nothing is gained.
 _CHUNK_BYTES: Final = 100 << 20
 _CHUNK_ROWS: Final = 512
+# A packed head is as fast with few rows as with many.
+_PACKED_CHUNK_ROWS: Final = 256
 
 
 def chunk_rows(rows: int, vocabulary: int) -> int:
@@ -33,6 +35,16 @@ def chunk_rows(rows: int, vocabulary: int) -> int:
     return ceil(rows / max(1, ceil(rows / most))) or 1
 
 
+def packed_chunk_rows(vocabulary: int) -> int:
+    """Return the same for a packed head: a multiple of the rows that its products are made of.
+
+    Args:
+        vocabulary: columns of the logits.
+    """
+    most = min(_PACKED_CHUNK_ROWS, _CHUNK_BYTES // (4 * vocabulary))
+    return max(PACKED_ROWS, most // PACKED_ROWS * PACKED_ROWS)
+
+
 class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
@@ -42,16 +54,17 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
         bias: torch.Tensor | None,
         targets: torch.Tensor,
         smoothing: float,
+        packed: PackedMatrix | None,
     ) -> torch.Tensor:
         grad = torch.empty_like(hidden) if hidden.requires_grad else None
         # Of a frozen head these stay None.
         weight_grad = torch.zeros_like(weight) if weight.requires_grad else None
         bias_grad = torch.zeros_like(bias) if bias is not None and bias.requires_grad else None
         total = hidden.new_zeros((), dtype=torch.float32)
-        size = chunk_rows(hidden.shape[0], weight.shape[0])
+        size = packed_chunk_rows(weight.shape[0]) if packed else chunk_rows(hidden.shape[0], weight.shape[0])
         for start in range(0, hidden.shape[0], size):
             rows = slice(start, start + size)
-            logits = product(hidden[rows], weight, bias).float()
+            logits = _logits(hidden[rows], weight, bias, packed)
             wanted = targets[rows].unsqueeze(1)
             highest = logits.amax(dim=1, keepdim=True)
             told = logits.gather(1, wanted)
@@ -78,11 +91,15 @@ class _ChunkedCrossEntropy(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, *grad_outputs: torch.Tensor) -> tuple[torch.Tensor | None, ...]:
         scaled = [None if value is None else value * grad_outputs[0].to(value.dtype) for value in ctx.saved_tensors]
-        return (*scaled, None, None)
+        return (*scaled, None, None, None)
 
 
 def chunked_cross_entropy(
-    hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor, smoothing: float = 0.0
+    hidden: torch.Tensor,
+    head: nn.Linear,
+    targets: torch.Tensor,
+    smoothing: float = 0.0,
+    packed: PackedMatrix | None = None,
 ) -> torch.Tensor:
     """Return the summed cross-entropy of ``targets`` under a vocabulary head.
 
@@ -91,6 +108,7 @@ def chunked_cross_entropy(
         head: the output layer, weight of shape [V, H], frozen or not.
         targets: ids of the learned tokens, int64, shape [S].
         smoothing: share of each target given to all V tokens alike.
+        packed: the head's frozen matrix, packed.
 
     Returns:
         The sum over the S positions in nats, float32, scalar.
@@ -99,7 +117,7 @@ def chunked_cross_entropy(
     if not torch.is_grad_enabled():
         # What is only measured needs no gradient of a head that is trained.
         weight, bias = weight.detach(), None if bias is None else bias.detach()
-    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, smoothing)  # type: ignore[no-untyped-call]
+    loss: torch.Tensor = _ChunkedCrossEntropy.apply(hidden, weight, bias, targets, smoothing, packed)  # type: ignore[no-untyped-call]
     return loss
 
 
@@ -108,14 +126,19 @@ class _ChunkedTokenLosses(torch.autograd.Function):
 
     @staticmethod
     def forward(
-        ctx: Any, hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, targets: torch.Tensor
+        ctx: Any,
+        hidden: torch.Tensor,
+        weight: torch.Tensor,
+        bias: torch.Tensor | None,
+        targets: torch.Tensor,
+        packed: PackedMatrix | None,
     ) -> torch.Tensor:
         losses = hidden.new_empty(hidden.shape[0], dtype=torch.float32)
         grad = torch.empty_like(hidden) if hidden.requires_grad else None
-        size = chunk_rows(hidden.shape[0], weight.shape[0])
+        size = packed_chunk_rows(weight.shape[0]) if packed else chunk_rows(hidden.shape[0], weight.shape[0])
         for start in range(0, hidden.shape[0], size):
             rows = slice(start, start + size)
-            chances = _log_chances(hidden[rows], weight, bias)
+            chances = _log_chances(hidden[rows], weight, bias, packed)
             losses[rows] = chances.gather(1, targets[rows].unsqueeze(1)).squeeze(1).neg_()
             if grad is not None:
                 torch.mm(_less_target(chances, targets[rows]).to(weight.dtype), weight, out=grad[rows])
@@ -129,21 +152,23 @@ class _ChunkedTokenLosses(torch.autograd.Function):
         grad, *head = ctx.saved_tensors
         scaled = None if grad is None else grad * counts.to(grad.dtype)
         if not head:
-            return scaled, None, None, None
+            return scaled, None, None, None, None
         hidden, weight, bias, targets = head
         weight_grad = torch.zeros_like(weight)
         bias_grad = None if bias is None else torch.zeros_like(bias)
         size = chunk_rows(hidden.shape[0], weight.shape[0])
         for start in range(0, hidden.shape[0], size):
             rows = slice(start, start + size)
-            wrong = _less_target(_log_chances(hidden[rows], weight, bias), targets[rows]) * counts[rows]
+            wrong = _less_target(_log_chances(hidden[rows], weight, bias, None), targets[rows]) * counts[rows]
             weight_grad.addmm_(wrong.t().to(weight.dtype), hidden[rows])
             if bias_grad is not None:
                 bias_grad += wrong.sum(dim=0)
-        return scaled, weight_grad, bias_grad, None
+        return scaled, weight_grad, bias_grad, None, None
 
 
-def chunked_token_losses(hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor) -> torch.Tensor:
+def chunked_token_losses(
+    hidden: torch.Tensor, head: nn.Linear, targets: torch.Tensor, packed: PackedMatrix | None = None
+) -> torch.Tensor:
     """Return the cross-entropy of each of ``targets`` under a vocabulary head; their sum is ``chunked_cross_entropy``.
 
     A head that is trained computes its logits once more in the backward pass.
@@ -152,11 +177,12 @@ def chunked_token_losses(hidden: torch.Tensor, head: nn.Linear, targets: torch.T
         hidden: last hidden states of the positions that predict a learned token, shape [S, H].
         head: the output layer, weight of shape [V, H], frozen or not.
         targets: ids of the learned tokens, int64, shape [S].
+        packed: the head's frozen matrix, packed.
 
     Returns:
         The losses in nats, float32, shape [S].
     """
-    losses: torch.Tensor = _ChunkedTokenLosses.apply(hidden, *_weights_of(head), targets)  # type: ignore[no-untyped-call]
+    losses: torch.Tensor = _ChunkedTokenLosses.apply(hidden, *_weights_of(head), targets, packed)  # type: ignore[no-untyped-call]
     return losses
 
 
@@ -169,9 +195,18 @@ def _weights_of(head: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
     return weight, head.bias if isinstance(head, nn.Linear) else None
 
 
-def _log_chances(hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+def _logits(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, packed: PackedMatrix | None
+) -> torch.Tensor:
+    """Return the logits, float32, shape [S, V]."""
+    return (product(hidden, weight, bias) if packed is None else packed.product(hidden, bias)).float()
+
+
+def _log_chances(
+    hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, packed: PackedMatrix | None
+) -> torch.Tensor:
     """Return the logarithm of each token's chance, float32, shape [S, V]."""
-    return torch.log_softmax(product(hidden, weight, bias).float(), dim=1)
+    return torch.log_softmax(_logits(hidden, weight, bias, packed), dim=1)
 
 
 def _less_target(log_chances: torch.Tensor, targets: torch.Tensor) -> torch.Tensor:
