@@ -18,7 +18,7 @@ from torch.nn import functional
 from danlu.training.block_attention import block_attention
 from danlu.training.loss import chunked_cross_entropy
 from danlu.training.memory import keep_freed_memory
-from danlu.training.products import onednn_product, transposed_product
+from danlu.training.products import PackedMatrix, onednn_product, transposed_product
 
 # Heads, heads of keys, and size of a head of SmolLM2-135M.
 _HEADS, _KEYS, _DEPTH = 9, 3, 64
@@ -46,7 +46,10 @@ def fastest(ways: dict[str, Callable[[], torch.Tensor]], repeats: int) -> dict[s
 
 
 def products(into: int, out: int, rows: int, repeats: int) -> dict[str, float]:
-    """Measure ``rows`` rows times matrices of ``out`` rows and ``into`` columns, forward only; seconds a matrix."""
+    """Measure ``rows`` rows times matrices of ``out`` rows and ``into`` columns, forward only; seconds a matrix.
+
+    ``packed`` is there only where Danlu packs matrices of that size.
+    """
     matrices = [torch.randn(out, into) for _ in range(max(1, _MATRIX_BYTES // (4 * out * into)))]
     x = torch.randn(rows, into)
 
@@ -54,8 +57,12 @@ def products(into: int, out: int, rows: int, repeats: int) -> dict[str, float]:
         return [routine(x, matrix, None) for matrix in matrices][-1]
 
     routines = {"torch": functional.linear, "transposed": transposed_product, "onednn": onednn_product}
+    ways = {name: lambda use=use: with_each(use) for name, use in routines.items()}
+    packed = [matrix for matrix in map(PackedMatrix.of, matrices) if matrix is not None]
+    if packed:
+        ways["packed"] = lambda: [matrix.product(x, None) for matrix in packed][-1]
     with torch.no_grad():
-        times = fastest({name: lambda use=use: with_each(use) for name, use in routines.items()}, repeats)
+        times = fastest(ways, repeats)
     return {name: seconds / len(matrices) for name, seconds in times.items()}
 
 
@@ -120,12 +127,15 @@ def main(words: Sequence[str]) -> int:
     for size, seconds in chunks.items():
         print(f"{size:>42}{seconds * 1e3:8.0f}{chunks[str(_CHUNKS[0])] / seconds:7.2f}")
     print("\nproduct with a matrix, forward:")
-    print("                          matrix    rows   torch ms  transposed ms  ratio  oneDNN ms  ratio")
+    print(
+        "                          matrix    rows   torch ms  transposed ms  ratio  oneDNN ms  ratio  packed ms  ratio"
+    )
     for matrix, by_rows in multiplied.items():
         for rows, times in by_rows.items():
             plain, transposed, onednn = (times[name] * 1e3 for name in ("torch", "transposed", "onednn"))
             print(
                 f"{matrix:>32}{rows:8}{plain:11.2f}{transposed:15.2f}{plain / transposed:7.2f}"
                 f"{onednn:11.2f}{plain / onednn:7.2f}"
+                + (f"{times['packed'] * 1e3:11.2f}{plain / times['packed'] / 1e3:7.2f}" if "packed" in times else "")
             )
     return 0
