@@ -18,7 +18,7 @@ from torch.nn import functional
 from danlu.training.block_attention import block_attention
 from danlu.training.loss import chunked_cross_entropy
 from danlu.training.memory import keep_freed_memory
-from danlu.training.products import PackedMatrix, onednn_product, transposed_product
+from danlu.training.products import PackedMatrix, onednn_product, packable, transposed_product
 
 # Heads, heads of keys, and size of a head of SmolLM2-135M.
 _HEADS, _KEYS, _DEPTH = 9, 3, 64
@@ -58,7 +58,7 @@ def products(into: int, out: int, rows: int, repeats: int) -> dict[str, float]:
 
     routines = {"torch": functional.linear, "transposed": transposed_product, "onednn": onednn_product}
     ways = {name: lambda use=use: with_each(use) for name, use in routines.items()}
-    packed = [matrix for matrix in map(PackedMatrix.of, matrices) if matrix is not None]
+    packed = [PackedMatrix.of(matrix) for matrix in matrices if packable(matrix)]
     if packed:
         ways["packed"] = lambda: [matrix.product(x, None) for matrix in packed][-1]
     with torch.no_grad():
@@ -132,10 +132,9 @@ def main(words: Sequence[str]) -> int:
     )
     for matrix, by_rows in multiplied.items():
         for rows, times in by_rows.items():
-            plain, transposed, onednn = (times[name] * 1e3 for name in ("torch", "transposed", "onednn"))
+            plain, transposed, onednn, *packed = (seconds * 1e3 for seconds in times.values())
             print(
                 f"{matrix:>32}{rows:8}{plain:11.2f}{transposed:15.2f}{plain / transposed:7.2f}"
-                f"{onednn:11.2f}{plain / onednn:7.2f}"
-                + (f"{times['packed'] * 1e3:11.2f}{plain / times['packed'] / 1e3:7.2f}" if "packed" in times else "")
+                f"{onednn:11.2f}{plain / onednn:7.2f}" + "".join(f"{ms:11.2f}{plain / ms:7.2f}" for ms in packed)
             )
     return 0

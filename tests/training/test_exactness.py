@@ -15,6 +15,7 @@ from danlu.models.document_format import DocumentFormat
 from danlu.training.adapter import attach_lora
 from danlu.training.forward import LossModel
 from danlu.training.loss import chunk_rows, chunked_cross_entropy, packed_chunk_rows, plain_cross_entropy
+from danlu.training.products import PACKED_ROWS, PackedMatrix
 from danlu.training.settings import LoraSettings
 from danlu.training.trained import trainable
 from tests.tiny import tiny_model, tiny_tokenizer
@@ -217,7 +218,7 @@ def test_chunks_are_about_as_large_and_never_too_large(rows, vocabulary, size):
     assert chunk_rows(rows, vocabulary) == size
 
 
-@pytest.mark.parametrize(("vocabulary", "size"), [(500, 256), (49_152, 256), (152_000, 128), (1 << 40, 64)])
+@pytest.mark.parametrize(("vocabulary", "size"), [(500, 256), (49_152, 256), (152_000, 160), (1 << 40, 16)])
 def test_chunks_of_a_packed_head_are_whole_products(vocabulary, size):
     assert packed_chunk_rows(vocabulary) == size
 
@@ -242,18 +243,27 @@ def test_a_packed_head_changes_no_loss_and_no_gradient(apart, monkeypatch):
     examples = make_examples(7, 17)
     total = sum(example.supervised for example in examples)
 
+    used: list[int] = []
+    own = PackedMatrix.product
+
+    def product(self: PackedMatrix, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
+        used.append(x.shape[0])
+        return own(self, x, bias)
+
+    monkeypatch.setattr(PackedMatrix, "product", product)
+
     def compute() -> tuple[torch.Tensor, dict[str, torch.Tensor]]:
         losses = LossModel(model)
-        assert (losses._packed_head is not None) == packed
         pieces = micro_batches(examples, 200)
         sums = [losses.token_losses(piece)[0].sum() if apart else losses.loss_sum(piece) for piece in pieces]
         return torch.stack(sums).sum().detach(), gradients(model, sums, total)
 
-    packed = False
     plain_loss, plain = compute()
+    assert not used
     monkeypatch.setattr("danlu.training.products._ONEDNN_NUMBERS", 1)
-    packed = True
     loss, found = compute()
+    assert len(used) > 1
+    assert any(rows % PACKED_ROWS for rows in used), "some rows are filled up"
     torch.testing.assert_close(loss, plain_loss, rtol=1e-5, atol=1e-5)
     for name, gradient in plain.items():
         torch.testing.assert_close(found[name], gradient, rtol=1e-4, atol=1e-5 * float(gradient.abs().max()))

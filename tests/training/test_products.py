@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import pytest
 import torch
+from torch import distributed
+from torch.distributed.device_mesh import init_device_mesh
+from torch.distributed.tensor import distribute_tensor
 from torch.nn import functional
 
 from danlu.evaluation.generate import answer_all
@@ -12,7 +15,7 @@ from danlu.models.messages import Message
 from danlu.training import products
 from danlu.training.adapter import attach_lora
 from danlu.training.lora_linear import answering
-from danlu.training.products import PackedMatrix, onednn_product, product, transposed_product
+from danlu.training.products import PackedMatrix, onednn_product, packable, product, transposed_product
 from danlu.training.trained import trainable
 from tests.tiny import tiny_model, tiny_tokenizer
 from tests.training.fitting import LORA
@@ -135,9 +138,8 @@ def test_answers_are_made_with_them_and_nothing_of_them_stays(monkeypatch):
 @pytest.mark.parametrize("rows", [1, 9, 256, 300])
 def test_a_packed_matrix_gives_the_product(rows, bias):
     x, weight, added = operands(rows, 1 << 13, 1 << 8, bias=bias)
-    packed = PackedMatrix.of(weight)
-    assert packed is not None
-    torch.testing.assert_close(packed.product(x, added), functional.linear(x, weight, added), rtol=1e-4, atol=1e-4)
+    found = PackedMatrix.of(weight).product(x, added)
+    torch.testing.assert_close(found, functional.linear(x, weight, added), rtol=1e-4, atol=1e-4)
 
 
 def test_a_matrix_is_packed_once_until_it_changes():
@@ -153,6 +155,20 @@ def test_a_matrix_is_packed_once_until_it_changes():
 
 def test_what_is_trained_or_small_or_in_another_format_is_not_packed():
     large = torch.zeros(1 << 13, 1 << 8)
-    assert PackedMatrix.of(torch.nn.Parameter(large)) is None
-    assert PackedMatrix.of(large.bfloat16()) is None
-    assert PackedMatrix.of(large[: 1 << 10]) is None
+    assert packable(large)
+    assert packable(torch.nn.Parameter(large, requires_grad=False))
+    assert not packable(torch.nn.Parameter(large))
+    assert not packable(large.bfloat16())
+    assert not packable(large[: 1 << 10])
+
+
+def test_what_is_spread_among_processes_is_not_packed():
+    distributed.init_process_group("gloo", store=distributed.HashStore(), rank=0, world_size=1)
+    try:
+        large = distribute_tensor(torch.zeros(1 << 13, 1 << 8), init_device_mesh("cpu", (1,)))
+        assert not packable(torch.nn.Parameter(large, requires_grad=False))
+    finally:
+        distributed.destroy_process_group()
+    taken_away = torch.zeros(1 << 13, 1 << 8)
+    taken_away.ds_id = 0  # as DeepSpeed marks what it has taken
+    assert not packable(taken_away)

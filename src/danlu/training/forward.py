@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from functools import cached_property
 from typing import Any, Final
 
 import torch
@@ -17,7 +16,7 @@ from danlu.data.table import supervised_of
 from danlu.training.attention import ATTENTION_NAME
 from danlu.training.lora_linear import fused_forwards
 from danlu.training.loss import chunked_cross_entropy, chunked_token_losses
-from danlu.training.products import PackedMatrix, in_place
+from danlu.training.products import PackedMatrix, in_place, packable
 from danlu.training.trained import TrainedModel, base_of
 
 # Architectures whose attention is causal, over all that came before or over a window of it, and whose logits are the
@@ -71,6 +70,7 @@ class LossModel:
         # Noise, like what dropout drops, differs from example to example: there is nothing to share.
         self.share_prefix = share_prefix and dropout == 0.0 and not noise
         self._fused = fused_forwards(model)
+        self._packs_head = type(self.head) is nn.Linear and packable(self.head.weight)
 
     @property
     def head(self) -> nn.Linear:
@@ -78,10 +78,9 @@ class LossModel:
         head: nn.Linear = self._base.get_output_embeddings()
         return head
 
-    @cached_property
+    @property
     def _packed_head(self) -> PackedMatrix | None:
-        """The head's matrix packed for many products, where it is frozen and large."""
-        return PackedMatrix.of(self.head.weight) if type(self.head) is nn.Linear else None
+        return PackedMatrix.of(self.head.weight) if self._packs_head else None
 
     def loss_sum(self, batch: MicroBatch) -> torch.Tensor:
         """Return the summed loss of a packed micro-batch in nats, float32, scalar, with its graph."""

