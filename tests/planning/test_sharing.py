@@ -20,8 +20,8 @@ def rows(count: int, prefix: int) -> list[Example]:
     ]
 
 
-def decided(prefix: int, *words: str):
-    made = decide_sharing(plan(*words), recipe(*words), rows(16, prefix))
+def decided(prefix: int, *words: str, fast_path: bool = True):
+    made = decide_sharing(plan(*words), recipe(*words), rows(16, prefix), fast_path=fast_path)
     return made, made.decisions[-1]
 
 
@@ -54,3 +54,12 @@ def test_nothing_is_shared_with_dropout_or_noise(word):
     made, decision = decided(60, word, "train.share_prefix=true")
     assert not made.settings.share_prefix
     assert "nothing to share" in decision.because("en")
+
+
+@pytest.mark.parametrize("word", ["true", "auto"])
+def test_nothing_is_shared_without_a_fast_path_and_the_plan_says_that_it_is_slow(word):
+    made, decision = decided(60, f"train.share_prefix={word}", fast_path=False)
+    assert not made.settings.share_prefix
+    assert "no fast path" in decision.because("en")
+    assert [notice.code for notice in made.notices][-1] == "planning.notice_plain_path"
+    assert "planning.notice_plain_path" not in [notice.code for notice in decided(60)[0].notices]

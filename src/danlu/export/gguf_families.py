@@ -15,6 +15,7 @@ from gguf import MODEL_ARCH, MODEL_ARCH_NAMES, GGUFWriter, RopeScalingType, Tens
 
 from danlu.errors import ExportError
 from danlu.models.architecture import Architecture, read_architecture
+from danlu.models.load import load_config
 
 if TYPE_CHECKING:
     import torch
@@ -156,10 +157,7 @@ def read_family(base: Path) -> Family:
     shape = read_architecture(base)
     if shape.type not in _ARCHITECTURES:
         raise ExportError("export.family_unknown", str(base), type=shape.type, known=", ".join(_ARCHITECTURES))
-    from transformers import AutoConfig
-
-    config = AutoConfig.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
-    return Family(_ARCHITECTURES[shape.type], shape, config)
+    return Family(_ARCHITECTURES[shape.type], shape, load_config(base))
 
 
 def pair_rotary_rows(weight: torch.Tensor, heads: int) -> torch.Tensor:

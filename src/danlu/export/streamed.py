@@ -20,7 +20,7 @@ from danlu.errors import ModelError
 from danlu.export.reference import Reference, TransformersReference
 from danlu.export.weights import ADAPTER_WEIGHTS, PIECE_VALUES, read_adapter_config
 from danlu.models.checks import TRAINED_WEIGHTS, check_config, check_no_pickle, read_weights
-from danlu.models.load import first_line, quiet_transformers
+from danlu.models.load import first_line, load_config, quiet_transformers
 from danlu.models.new_tokens import EMBEDDING, token_rows
 from danlu.models.safetensors_stream import read_header
 
@@ -275,9 +275,9 @@ def _skeleton(base: Path, adapter: Path | None) -> Any:
     """Return the model without weights, peft's adapter on it; buffers, which follow from the settings, are real."""
     import torch
     from accelerate import init_empty_weights
-    from transformers import AutoConfig, AutoModelForCausalLM
+    from transformers import AutoModelForCausalLM
 
-    config = AutoConfig.from_pretrained(str(base), local_files_only=True, trust_remote_code=False)
+    config = load_config(base)
     with init_empty_weights():
         model = AutoModelForCausalLM.from_config(config, dtype=torch.float32, trust_remote_code=False)
     model.eval()

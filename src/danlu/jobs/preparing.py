@@ -52,7 +52,7 @@ from danlu.models.chat_format import ChatFormat
 from danlu.models.document_format import DocumentFormat
 from danlu.models.fingerprint import fingerprint
 from danlu.models.library import ModelFolder, ModelLibrary
-from danlu.models.load import load_model
+from danlu.models.load import load_config, load_model
 from danlu.models.new_tokens import begin_as_means, pieces_of, write_tokenizer
 from danlu.models.versions import DatasetRef
 from danlu.planning.devices import decide_devices
@@ -66,6 +66,7 @@ from danlu.planning.semi_rules import decide_semi
 from danlu.planning.sharing import decide_sharing
 from danlu.recipe import Recipe, with_absolute_paths
 from danlu.settings import Home
+from danlu.training.forward import has_fast_path
 from danlu.training.guarding import memory_errors
 from danlu.training.memory import keep_freed_memory
 from danlu.training.objectives import Objective
@@ -162,7 +163,8 @@ def prepare(home: Home, recipe: Recipe, tell: Tell, *, predict_cost: bool = True
             material = with_texts(decided.material, plan, recipe, library, encoder)
             if plan.unlabelled:
                 plan = decide_semi(plan, recipe, material.examples)
-            plan = decide_sharing(plan, recipe, material.examples)
+            fast_path = has_fast_path(load_config(base.path))
+            plan = decide_sharing(plan, recipe, material.examples, fast_path=fast_path)
             plan = decide_devices(plan, recipe, base, machine)
             require_free(home.runs, disk_needed(plan.settings, base.architecture))
             if start is not None:

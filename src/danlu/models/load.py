@@ -16,7 +16,7 @@ from danlu.errors import ModelError
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from transformers import PreTrainedModel, PreTrainedTokenizerFast
+    from transformers import PreTrainedConfig, PreTrainedModel, PreTrainedTokenizerFast
 
 Dtype = Literal["float32", "bfloat16", "float16"]
 Attention = Literal["eager", "sdpa", "flash_attention_2"]
@@ -52,6 +52,18 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerFast:
             return PreTrainedTokenizerFast.from_pretrained(str(folder), local_files_only=True)
     except (ValueError, OSError, json.JSONDecodeError) as error:
         raise ModelError("models.tokenizer_damaged", str(folder), reason=first_line(error)) from error
+
+
+def load_config(folder: Path) -> PreTrainedConfig:
+    """Load a model's configuration as transformers understands it, with what the file leaves out.
+
+    Args:
+        folder: a folder with ``config.json``, of a family that Danlu knows.
+    """
+    from transformers import AutoConfig
+
+    config: PreTrainedConfig = AutoConfig.from_pretrained(str(folder), local_files_only=True, trust_remote_code=False)
+    return config
 
 
 def load_model(
